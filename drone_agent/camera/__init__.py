@@ -1,0 +1,1 @@
+"""Where do frames come from, and when exactly was each one taken?"""

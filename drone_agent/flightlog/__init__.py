@@ -1,0 +1,1 @@
+"""What is kept, so that a pulled battery loses nothing that mattered?"""

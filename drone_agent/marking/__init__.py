@@ -1,0 +1,1 @@
+"""May paint be released here and now, and who makes sure that it stops?"""

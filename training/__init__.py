@@ -1,0 +1,1 @@
+"""Trains, evaluates and exports the models that fly; needs PyTorch, runs on a workstation."""

@@ -1,0 +1,1 @@
+"""Photographs in, labelled tiles out."""

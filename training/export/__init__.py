@@ -1,0 +1,1 @@
+"""From PyTorch weights to the bundle that flies."""
