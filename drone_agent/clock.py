@@ -18,6 +18,12 @@ class UtcStamp:
     valid: bool
 
 
+def utc_from_unix(unix_s: float) -> UtcStamp:
+    """The stamp of a recorded unix time (s); valid under the same condition as the system's own."""
+    moment = datetime.fromtimestamp(unix_s, UTC)
+    return UtcStamp(moment.isoformat(timespec="milliseconds"), moment >= _OLDEST_CREDIBLE_UTC)
+
+
 class SystemClock:
     """The machine's clocks: CLOCK_MONOTONIC for logic, UTC as an annotation."""
 

@@ -30,6 +30,10 @@ class Camera(Protocol):
     def total_frames(self) -> int | None:
         """How many frames there will be; None when nobody can know (live)."""
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """What was found wrong with the source so far, one line each; for the flight log."""
+
     def frames(self) -> Iterator[Frame]:
         """Yields frames in order of exposure. Raises CameraLost when the source fails; ends when it is exhausted."""
 

@@ -1,1 +1,6 @@
-"""The networks."""
+"""Which networks are trained here? OPNet as published, its variant that localises, and known baselines."""
+
+from training.models.base import CellClassifier, parameter_count
+from training.models.registry import MODELS, create
+
+__all__ = ["MODELS", "CellClassifier", "create", "parameter_count"]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden logs anew instead of comparing with them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs torch by its folder, and skips with a reason what the machine does not have."""
+    torch_there = importlib.util.find_spec("torch") is not None
+    for item in items:
+        if (ROOT / "tests" / "training") in item.path.parents:
+            item.add_marker(pytest.mark.training)
+            if not torch_there:
+                item.add_marker(pytest.mark.skip(reason="needs torch: the [training] extra"))
+        if item.get_closest_marker("shared") and not (SHARED / "data").is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"the real photographs and flights are not at {SHARED}"))
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return SHARED

@@ -1,0 +1,121 @@
+"""What does a training run consist of? One YAML file, read strictly: an unknown or impossible key is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message names the file, the key, and what is allowed."""
+
+
+class Strict(BaseModel):
+    """Base of all configuration models here: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class ModelConfig(Strict):
+    """Which network."""
+
+    name: str = Field(description="a name of training.models.MODELS")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
+
+
+class DataConfig(Strict):
+    """Where the pictures are."""
+
+    root: Path = Field(default=Path("../shared/data"), description="folder of the data sets, zip or unpacked")
+    cache: Path = Field(default=Path("data/cache"), description="folder for decoded pictures; not committed")
+    splits: Path = Field(default=Path("config/training/splits"), description="folder of the committed splits")
+    synthetic_count: int = Field(default=4000, ge=2, description="pictures drawn for the source 'synthetic'")
+    workers: int = Field(default=0, ge=0, le=16, description="processes that prepare batches; 0: in the training process")
+
+
+class LossConfig(Strict):
+    """What is minimised."""
+
+    pos_weight: float = Field(default=1.0, gt=0, description="weight of the cracks in the binary cross entropy")
+    label_smoothing: float = Field(default=0.02, ge=0, lt=0.5, description="labels become s/2 and 1 - s/2")
+    cell_weight: float = Field(
+        default=0.5, ge=0, description="weight of the auxiliary loss on cells (0: none); its head is not exported"
+    )
+    cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
+
+
+class StageConfig(Strict):
+    """A part of the run: what is shown, at which size, for how many steps."""
+
+    name: str
+    px: int = Field(ge=64, le=512, multiple_of=32, description="side of the tiles")
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=2, le=1024)
+    lr: float = Field(gt=0, le=0.1, description="peak rate of the new layers (head, or a network without pretraining)")
+    lr_end: float = Field(default=0.02, ge=0, le=1, description="share of the peak that the cosine ends at")
+    warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
+    preset: Literal["none", "published", "field"] = "field"
+    sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
+    max_minutes: float | None = Field(default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable")
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> StageConfig:
+        if any(weight < 0 for weight in self.sources.values()) or sum(self.sources.values()) <= 0:
+            raise ValueError("sources: weights must be 0 or more, and one of them positive")
+        return self
+
+
+class ValidationConfig(Strict):
+    """How the run is watched and which moment is kept."""
+
+    every_steps: int = Field(default=400, ge=1)
+    tiles_per_set: int = Field(default=120, ge=10, description="fixed random tiles of each validation set")
+    batch: int = Field(default=32, ge=1)
+    sets: dict[str, float] = Field(
+        default={"metu-ccic": 1.0, "uav75": 2.0, "omu-quay": 0.5, "uavcrack": 1.0, "not-concrete": 1.0},
+        description="validation sets and their weight in the criterion (weighted mean of balanced accuracy and AUROC)",
+    )
+
+
+class TrainConfig(Strict):
+    """A training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="of the run: results go to runs/<name>/")
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
+    stages: list[StageConfig] = Field(min_length=1)
+    validation: ValidationConfig = ValidationConfig()
+    seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=1, ge=1, le=256, description="threads of the network's arithmetic; 1 is best on a shared machine")
+    backbone_lr: float = Field(default=1.0, gt=0, le=1, description="rate of the backbone as a share of the head's")
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    grad_clip: float = Field(default=5.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(default=0.998, ge=0, lt=1, description="of the averaged weights, which are what is kept")
+    bf16: bool = Field(default=False, description="autocast to bfloat16; pays only with AMX or AVX512-BF16, or on a GPU")
+    checkpoint_minutes: float = Field(default=4.0, gt=0, description="between two writings of last.pt")
+    tensorboard: bool = False
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a training configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigError(f"{path}: {problems}") from error

@@ -1,0 +1,194 @@
+"""Which tiles is a model judged on? Fixed sets, the same for everybody.
+
+    evaluation_tiles("uav75", "val", Path("../shared/data")) -> EvaluationSet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from drone_agent.vision.preprocess import to_tile
+from numpy.typing import NDArray
+
+from training.data.cache import Photographs, load_photographs
+from training.data.sources import CRACK, DataError, get_source
+from training.data.splits import indices_of, read_split
+from training.data.tiles import kind_of
+
+TILE_PX: Final = 224
+SPLITS_FOLDER: Final = Path("config/training/splits")
+UAV75_CROPS_PX: Final = (160, 227, 320)
+EVERYDAY_CROP_SHARE: Final = 0.5
+
+EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
+    "metu-ccic": ("val", "test"),
+    "uav75": ("val",),
+    "omu-quay": ("val",),
+    "uavcrack": ("val", "test"),
+    "not-concrete": ("val", "test"),
+    "walls-external": ("test",),
+    "brickwork-external": ("test",),
+}
+"""Which splits each set has. External sets have a test alone, and training never sees them."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Labelled tiles in a fixed order.
+
+    Attributes:
+        name: the set, e.g. "uav75".
+        tiles: uint8 [N, 224, 224, 3], BGR.
+        labels: bool [N], True is crack.
+        groups: photograph or twin group of each tile; intervals are resampled by it.
+        kinds: "crack", "joint", "plain" or "negative" of each tile.
+        masks: uint8 [N, 224, 224], 255 where a crack is, or None where the set has no masks.
+    """
+
+    name: str
+    tiles: NDArray[np.uint8]
+    labels: NDArray[np.bool_]
+    groups: list[str]
+    kinds: list[str]
+    masks: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.labels)
+
+    def subset(self, indices: NDArray[np.intp]) -> EvaluationSet:
+        """Return the tiles at `indices`."""
+        return EvaluationSet(
+            self.name,
+            self.tiles[indices],
+            self.labels[indices],
+            [self.groups[index] for index in indices],
+            [self.kinds[index] for index in indices],
+            None if self.masks is None else self.masks[indices],
+        )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One tile before it is put into the set."""
+
+    image: NDArray[np.uint8]
+    kind: str
+    group: str
+    mask: NDArray[np.uint8] | None = None
+
+
+def evaluation_tiles(
+    name: str, split: str, root: Path, cache: Path = Path("data/cache"), splits: Path = SPLITS_FOLDER
+) -> EvaluationSet:
+    """Return the fixed tiles of a set.
+
+    METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
+    labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked) and those
+    of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
+
+    Args:
+        name: a key of `EVALUATION_SETS`.
+        split: "val" or "test", as listed there.
+        root: folder of the data sets (zip or unpacked).
+        cache: folder for the decoded pictures.
+        splits: folder of the committed splits.
+
+    Raises:
+        ValueError: unknown set or split.
+        DataError: the data set is not under `root` or not as expected.
+    """
+    if name not in EVALUATION_SETS:
+        raise ValueError(f"evaluation set {name!r} is unknown; allowed: {', '.join(EVALUATION_SETS)}")
+    if split not in EVALUATION_SETS[name]:
+        raise ValueError(f"{name} has no split {split!r}; allowed: {', '.join(EVALUATION_SETS[name])}")
+    source = get_source(name, for_training=False)
+    photographs = load_photographs(source, root, cache)
+    if source.role == "external":
+        indices, groups = list(range(len(photographs.items))), [item.group for item in photographs.items]
+    else:
+        rows = read_split(name, splits)
+        group_of = {row.path: row.group for row in rows}
+        indices, groups = indices_of(photographs, rows, split), [group_of[item.path] for item in photographs.items]
+    cutter = _CUTTERS.get(name, _whole)
+    cuts = [cut for index in indices for cut in cutter(photographs, index, groups[index])]
+    if not cuts:
+        raise DataError(f"{name}: the split {split!r} holds no tile")
+    masks = [cut.mask for cut in cuts if cut.mask is not None]
+    return EvaluationSet(
+        name=name,
+        tiles=np.stack([to_tile(cut.image, TILE_PX) for cut in cuts]),
+        labels=np.array([cut.kind == "crack" for cut in cuts]),
+        groups=[cut.group for cut in cuts],
+        kinds=[cut.kind for cut in cuts],
+        masks=np.stack([_shrink_mask(mask) for mask in masks]) if len(masks) == len(cuts) else None,
+    )
+
+
+def _shrink_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Resize a mask to a tile so that a crack of one pixel stays connected."""
+    marked = ((mask == CRACK) * np.float32(1)).astype(np.float32)
+    interpolation = cv2.INTER_AREA if mask.shape[0] > TILE_PX else cv2.INTER_LINEAR
+    share = cv2.resize(marked, (TILE_PX, TILE_PX), interpolation=interpolation)
+    return np.where(share > 0.2, np.uint8(CRACK), np.uint8(0))
+
+
+def _whole(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    label = photographs.items[index].label
+    mask = None if photographs.masks is None else np.asarray(photographs.masks[index])
+    return [_Cut(np.asarray(photographs.images[index]), "crack" if label or label is None else "negative", group, mask)]
+
+
+def _quay(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    return [_Cut(np.asarray(photographs.images[index]), "crack", group)]
+
+
+def _grid(side: int, crop: int) -> list[tuple[int, int]]:
+    """Return the corners (top, left) of crops that cover a square photograph evenly."""
+    count = -(-side // crop)
+    starts = [round(step * (side - crop) / max(1, count - 1)) for step in range(count)]
+    return [(top, left) for top in starts for left in starts]
+
+
+def _uav75(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    return [cut for crop in UAV75_CROPS_PX for cut in _masked_crops(photographs, index, group, crop)]
+
+
+def _masked_crops(photographs: Photographs, index: int, group: str, crop: int) -> list[_Cut]:
+    image, masks = photographs.images[index], photographs.masks
+    if masks is None:
+        raise DataError(f"{photographs.name}: has no masks to label crops by")
+    cuts = []
+    for top, left in _grid(image.shape[0], crop):
+        area = (slice(top, top + crop), slice(left, left + crop))
+        mask = np.asarray(masks[index][area])
+        kind = kind_of(mask)
+        if kind is not None:
+            cuts.append(_Cut(np.asarray(image[area]), kind, group, mask))
+    return cuts
+
+
+def _drone_tiles(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    quarters = _masked_crops(photographs, index, group, photographs.images.shape[1] // 2)
+    return [*_whole(photographs, index, group), *(cut for cut in quarters if cut.kind == "plain")]
+
+
+def _everyday(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    image = np.asarray(photographs.images[index])
+    crop = int(image.shape[0] * EVERYDAY_CROP_SHARE)
+    corners = _grid(image.shape[0], crop)
+    crops = [image[top : top + crop, left : left + crop] for top, left in corners]
+    return [_Cut(tile, "negative", group) for tile in (image, *crops)]
+
+
+_CUTTERS: Final[dict[str, Callable[[Photographs, int, str], list[_Cut]]]] = {
+    "uav75": _uav75,
+    "omu-quay": _quay,
+    "uavcrack": _drone_tiles,
+    "not-concrete": _everyday,
+}

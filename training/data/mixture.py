@@ -1,0 +1,225 @@
+"""Which tiles does a training step see? Drawn from all sources by weight, and the same for the same seed and step.
+
+A step's batch depends on (seed, stage, step) alone, so a run that was killed goes on with exactly the batches it would
+have seen, however many processes prepare them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from training.data.augment import Appearance, Image, Preset, View, cut, cut_mask
+from training.data.cache import Photographs, draw_synthetic, load_photographs
+from training.data.sources import BOX, CRACK, JOINT, get_source
+from training.data.splits import indices_of, read_split
+from training.data.tiles import kind_of
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["crack", "joint", "plain"]
+TRIES: Final = 12
+SYNTHETIC: Final = "synthetic"
+UNKNOWN_CELLS: Final = 127
+"""Value in a batch's `cracks` where nobody knows whether there is a crack."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How tiles are cut from one source.
+
+    Attributes:
+        kinds: share of tiles aimed at a crack, at a joint, at neither.
+        zoom: range of photograph pixels for one tile pixel; drawn evenly in its logarithm.
+        whole: the range is instead the share of the photograph's side, whatever the tile's size (for photographs with one
+            label: a small part might lack the crack).
+    """
+
+    kinds: dict[Kind, float]
+    zoom: tuple[float, float]
+    whole: bool = False
+
+
+RECIPES: Final[dict[str, Recipe]] = {
+    # beyond 1 the photograph is mirrored at its border: METU's cracks are much wider than those a drone sees
+    "metu-ccic": Recipe({"crack": 0.5, "plain": 0.5}, (0.75, 1.9), whole=True),
+    "uav75": Recipe({"crack": 0.5, "joint": 0.3, "plain": 0.2}, (0.60, 1.60)),
+    "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.3)),
+    "uavcrack": Recipe({"crack": 0.7, "plain": 0.3}, (0.65, 1.4)),
+    "not-concrete": Recipe({"plain": 1.0}, (0.3, 1.0), whole=True),
+    SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.6, 1.3)),
+}
+
+
+class SourceSampler:
+    """Cuts tiles of a wanted kind from the training photographs of one source."""
+
+    def __init__(self, photographs: Photographs, indices: list[int], recipe: Recipe) -> None:
+        self.name = photographs.name
+        self.sha256 = photographs.sha256
+        self.recipe = recipe
+        self.indices = indices
+        self._images = photographs.images
+        self._masks = photographs.masks
+        labels = {index: photographs.items[index].label for index in indices}
+        self._holders: dict[Kind, list[int]] = {"crack": [], "joint": [], "plain": []}
+        self._spots: dict[tuple[str, int], NDArray[np.int32]] = {}
+        for index in indices:
+            if labels[index] is not None:
+                self._holders["crack" if labels[index] else "plain"].append(index)
+                continue
+            self._holders["plain"].append(index)
+            self._find_spots(index)
+
+    def _find_spots(self, index: int) -> None:
+        assert self._masks is not None  # noqa: S101 - only photographs without a label of their own come here
+        mask = np.asarray(self._masks[index])
+        for kind, marked in (("crack", (mask == CRACK) | (mask == BOX)), ("joint", mask == JOINT)):
+            spots = np.argwhere(marked).astype(np.int32)
+            if len(spots):
+                self._holders["crack" if kind == "crack" else "joint"].append(index)
+                self._spots[kind, index] = spots[:: max(1, len(spots) // 500)]
+
+    def sample(self, rng: Generator, out_px: int, *, rotate: bool) -> tuple[Image, bool, Image | None]:
+        """Cut one tile.
+
+        Returns:
+            The tile [out_px, out_px, 3], its label, and its mask (None: unknown for a crack, empty for none).
+        """
+        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        shares = np.array([self.recipe.kinds[kind] for kind in kinds])
+        for _ in range(TRIES):
+            kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+            index = int(rng.choice(self._holders[kind]))
+            view = self._view(kind, index, rng, out_px, rotate=rotate)
+            if self._masks is None:
+                return cut(self._images[index], view, out_px), kind == "crack", None
+            mask = cut_mask(self._masks[index], view, out_px)
+            if kind_of(mask) == kind:
+                known = None if (mask == BOX).any() else mask
+                return cut(self._images[index], view, out_px), kind == "crack", known
+        return self.sample(rng, out_px, rotate=rotate)
+
+    def _view(self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool) -> View:
+        side = self._images.shape[1]
+        zoom = float(np.exp(rng.uniform(*np.log(self.recipe.zoom))))
+        if self.recipe.whole and rng.random() < 0.5:
+            zoom = min(zoom, 1.0) if kind == "plain" else float(rng.uniform(self.recipe.zoom[0], 1.0))
+        crop_px = side * zoom if self.recipe.whole else min(out_px * zoom, side * 1.15)
+        slack = max(0.0, side - crop_px) / 2
+        if (kind, index) in self._spots:
+            y, x = rng.choice(self._spots[kind, index]) + rng.uniform(-0.42, 0.42, 2) * crop_px
+        else:
+            y, x = side / 2 + rng.uniform(-slack, slack, 2)
+        turn = float(rng.integers(4)) * np.pi / 2
+        if rotate and rng.random() < 0.4:
+            turn += float(rng.uniform(-np.pi / 4, np.pi / 4))
+        return View(
+            centre_x=float(np.clip(x, side / 2 - slack, side / 2 + slack)),
+            centre_y=float(np.clip(y, side / 2 - slack, side / 2 + slack)),
+            side_px=crop_px,
+            angle_rad=turn,
+            mirrored=bool(rng.random() < 0.5),
+            stretch=float(np.exp(rng.normal(0, 0.06))) if rotate else 1.0,
+        )
+
+
+class Mixture(Dataset[dict[str, Tensor]]):
+    """All batches of a stage, by step number.
+
+    Args:
+        samplers: by name of the source.
+        weights: share of each source, normalised here.
+        px: side of the tiles.
+        batch: tiles a step.
+        preset: of `Appearance`.
+        seed: with the stage's number and the step, decides the batch.
+        stage: number of the stage.
+        steps: how many batches there are.
+    """
+
+    def __init__(
+        self,
+        samplers: dict[str, SourceSampler],
+        weights: dict[str, float],
+        *,
+        px: int,
+        batch: int,
+        preset: Preset,
+        seed: int,
+        stage: int,
+        steps: int,
+    ) -> None:
+        self._names = [name for name, weight in weights.items() if weight > 0]
+        share = np.array([weights[name] for name in self._names])
+        self._shares = share / share.sum()
+        self._samplers = samplers
+        self._px = px
+        self._batch = batch
+        self._appearance = Appearance(preset, seed)
+        self._rotate = preset != "none"
+        self._key = (seed, stage)
+        self._steps = steps
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        """Return batch `step`.
+
+        Returns:
+            tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (255 crack, 0 none,
+            `UNKNOWN_CELLS`), source int64 [B].
+        """
+        rng = np.random.default_rng((*self._key, step))
+        tiles = np.empty((self._batch, self._px, self._px, 3), np.uint8)
+        cracks = np.zeros((self._batch, self._px, self._px), np.uint8)
+        labels = np.empty(self._batch, np.float32)
+        sources = rng.choice(len(self._names), self._batch, p=self._shares)
+        for row, source in enumerate(sources):
+            tile, label, mask = self._samplers[self._names[source]].sample(rng, self._px, rotate=self._rotate)
+            tiles[row] = self._appearance(tile, rng)
+            labels[row] = label
+            if label:
+                cracks[row] = UNKNOWN_CELLS if mask is None else np.where(mask == CRACK, np.uint8(CRACK), np.uint8(0))
+        return {
+            "tiles": torch.from_numpy(tiles).permute(0, 3, 1, 2),
+            "labels": torch.from_numpy(labels),
+            "cracks": torch.from_numpy(cracks),
+            "source": torch.from_numpy(sources.astype(np.int64)),
+        }
+
+
+def load_samplers(names: list[str], root: Path, cache: Path, splits: Path, *, synthetic_count: int, seed: int) -> dict[str, SourceSampler]:
+    """Open the training part of each source.
+
+    Raises:
+        DataError: an external test set is named, or a data set or its split is missing.
+    """
+    samplers = {}
+    opened: dict[str, tuple[Photographs, list[int]]] = {}
+
+    def opened_source(name: str) -> tuple[Photographs, list[int]]:
+        if name not in opened:
+            photographs = load_photographs(get_source(name, for_training=True), root, cache)
+            opened[name] = photographs, indices_of(photographs, read_split(name, splits), "train")
+        return opened[name]
+
+    for name in names:
+        if name == SYNTHETIC:
+            textures = opened_source("metu-ccic"), opened_source("uav75")
+            photographs = draw_synthetic(textures, cache, synthetic_count, seed)
+            samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
+        else:
+            samplers[name] = SourceSampler(*opened_source(name), RECIPES[name])
+    return samplers

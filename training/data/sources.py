@@ -1,0 +1,245 @@
+"""Which data sets are there, what may each be used for, and how is each laid out?
+
+A data set is read as it was downloaded: one zip archive, or the folder that it unpacks to, under the data root.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
+
+import numpy as np
+from drone_agent.vision.preprocess import read_image
+from numpy.typing import NDArray
+
+CRACK: Final = 255
+"""Mask value: crack."""
+JOINT: Final = 204
+"""Mask value: formwork joint."""
+BOX: Final = 128
+"""Mask value: inside a box that holds a crack somewhere."""
+
+_PICTURES: Final = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+
+Role = Literal["train", "external"]
+
+
+class DataError(Exception):
+    """A data set is absent, not laid out as expected, or used for what it must not be used for."""
+
+
+class Archive:
+    """The files of a data set, whether they are in a zip archive or in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip = zipfile.ZipFile(path) if path.is_file() else None
+
+    @classmethod
+    def find(cls, root: Path, name: str) -> Archive:
+        """Open `root/name.zip` or the folder `root/name`.
+
+        Raises:
+            DataError: neither is there.
+        """
+        for path in (root / f"{name}.zip", root / name):
+            if path.exists():
+                return cls(path)
+        raise DataError(f"{root}: neither {name}.zip nor a folder {name} is there")
+
+    def names(self) -> list[str]:
+        """List all files, sorted, with forward slashes, relative to the data set."""
+        if self._zip is not None:
+            return sorted(name for name in self._zip.namelist() if not name.endswith("/"))
+        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one file."""
+        return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
+
+    def sha256(self) -> str:
+        """Hash the archive file, or for a folder the sorted list of names and contents."""
+        digest = hashlib.sha256()
+        if self._zip is not None:
+            with self.path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        else:
+            for name in self.names():
+                digest.update(name.encode() + b"\0" + hashlib.sha256(self.read(name)).digest())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photograph of a data set.
+
+    Attributes:
+        path: its file inside the archive.
+        label: True crack, False none, None where the mask decides crop by crop.
+        group: photograph (or video, or site) that it was cut from; never divided between splits.
+        part: the publisher's or our fixed split, or None if it is to be drawn.
+        annotation: file of the mask or of the boxes.
+    """
+
+    path: str
+    label: bool | None
+    group: str
+    part: str | None = None
+    annotation: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known about a data set.
+
+    Attributes:
+        side_px: side of the square in which its photographs are cached.
+        masks: whether it has pixel masks (or boxes).
+    """
+
+    name: str
+    role: Role
+    licence: str
+    citation: str
+    side_px: int
+    masks: bool
+    items: Callable[[Archive], list[Item]]
+
+
+def _pictures(archive: Archive) -> Iterator[PurePosixPath]:
+    for name in archive.names():
+        path = PurePosixPath(name)
+        if path.suffix.lower() in _PICTURES:
+            yield path
+
+
+def _by_folder(archive: Archive) -> list[Item]:
+    """Read the Kaggle layout: `Positive/` and `Negative/`, anywhere in the archive; masks, if any, in `masks/`."""
+    masks = {path.stem: str(path) for path in _pictures(archive) if path.parent.name == "masks"}
+    return [
+        Item(str(path), path.parent.name == "Positive", str(path), annotation=masks.get(path.stem))
+        for path in _pictures(archive)
+        if path.parent.name in {"Positive", "Negative"}
+    ]
+
+
+def _metu(archive: Archive) -> list[Item]:
+    return [Item(item.path, item.label, item.group) for item in _by_folder(archive)]
+
+
+def _uav75(archive: Archive) -> list[Item]:
+    items = []
+    for path in _pictures(archive):
+        if path.parent.name != "images":
+            continue
+        part = path.parent.parent.name
+        mask = path.parent.parent / "masks" / f"{path.stem}.png"
+        items.append(Item(str(path), None, path.stem, part=part, annotation=str(mask)))
+    return items
+
+
+QUAY_HELD_OUT: Final = "o"
+"""Sites of the quay whose name begins so are for validation; the others are trained on."""
+
+
+def _omu(archive: Archive) -> list[Item]:
+    items = []
+    for path in _pictures(archive):
+        site = path.parent.name
+        part = "val" if site.startswith(QUAY_HELD_OUT) else "train"
+        # MAX_0006_5m_11_10: photograph 0006; the rest is height, column and row
+        group = f"{site}/{'_'.join(path.stem.split('_')[:2])}"
+        items.append(Item(str(path), None, group, part=part, annotation=str(path.with_suffix(".txt"))))
+    return items
+
+
+def _uavcrack(archive: Archive) -> list[Item]:
+    items = []
+    for path in _pictures(archive):
+        if path.parent.name != "images":
+            continue
+        parts = path.stem.split("_")
+        group = "_".join(parts[:-3]) if len(parts) > 3 else parts[0]
+        mask = path.parent.parent / "masks" / f"{path.stem}.png"
+        items.append(Item(str(path), None, group, annotation=str(mask)))
+    return items
+
+
+def _all_negative(archive: Archive) -> list[Item]:
+    return [Item(str(path), label=False, group=str(path)) for path in _pictures(archive)]
+
+
+SOURCES: Final[dict[str, Source]] = {
+    source.name: source
+    for source in (
+        Source(
+            "metu-ccic", "train", "CC BY 4.0",
+            "Özgenel, Concrete Crack Images for Classification, Mendeley Data 5y9wdsg2zt", 227, False, _metu,
+        ),
+        Source("uav75", "train", "GPL-3.0 (repository)", "Benz, Debus, Ha, Rodehorst, UAV75, 2019", 512, True, _uav75),
+        Source("omu-quay", "train", "CC BY-SA 4.0", "OMU Geolab, cracks on port quays from a drone", 256, True, _omu),
+        Source("uavcrack", "train", "unclear; not redistributed", "UAV crack tiles", 256, True, _uavcrack),
+        Source("not-concrete", "train", "research use; not redistributed", "everyday photographs", 384, False, _all_negative),
+        Source("walls-external", "external", "none stated", "Rissbilder, Volker, noncrack", 448, True, _by_folder),
+        Source("brickwork-external", "external", "none stated", "brickwork cracks", 227, False, _by_folder),
+    )
+}  # fmt: skip
+
+
+def get_source(name: str, *, for_training: bool) -> Source:
+    """Return what is known about a data set.
+
+    Raises:
+        DataError: unknown name, or an external test set asked for by training.
+    """
+    if name not in SOURCES:
+        raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(SOURCES))}")
+    source = SOURCES[name]
+    if for_training and source.role == "external":
+        raise DataError(f"data set {name!r} is an external test: it must never be trained on")
+    return source
+
+
+def read_mask(archive: Archive, source: Source, item: Item, height: int, width: int) -> NDArray[np.uint8]:
+    """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT` or `BOX`.
+
+    Raises:
+        DataError: the mask has another size than its photograph.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    if item.annotation is None:
+        return mask
+    content = archive.read(item.annotation)
+    if item.annotation.endswith(".txt"):
+        for left, top, right, bottom in _boxes(content, height, width):
+            mask[top:bottom, left:right] = BOX
+        return mask
+    grey = read_image(content)[:, :, 0]
+    if grey.shape != mask.shape:
+        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {mask.shape}")
+    if source.name == "uav75":
+        mask[grey == CRACK] = CRACK
+        mask[grey == JOINT] = JOINT
+    else:
+        mask[grey > 127] = CRACK  # masks stored as JPEG are not exactly 0 and 255
+    return mask
+
+
+def _boxes(content: bytes, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Read YOLO boxes (class, centre x and y, width and height as shares): left, top, right, bottom in pixels."""
+    for row in csv.reader(content.decode().splitlines(), delimiter=" "):
+        if len(row) < 5:
+            continue
+        x, y, w, h = (float(value) for value in row[1:5])
+        yield (
+            max(0, round((x - w / 2) * width)),
+            max(0, round((y - h / 2) * height)),
+            min(width, round((x + w / 2) * width)),
+            min(height, round((y + h / 2) * height)),
+        )

@@ -1,0 +1,197 @@
+"""What do walls look like of which no photograph may be trained on? Brick, planks, slabs and cables, drawn; and cracks on them.
+
+The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the pictures
+are sound, half have one to three drawn cracks, on the same kinds of background: what tells them apart is the crack alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.data.sources import CRACK, JOINT
+
+SIDE_PX: Final = 256
+Image = NDArray[np.uint8]
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn picture: BGR uint8 [256, 256, 3] and its mask (0, CRACK, JOINT)."""
+
+    image: Image
+    mask: Image
+
+
+def draw(texture: Image, rng: Generator, *, cracked: bool) -> Drawn:
+    """Draw one picture on a texture.
+
+    Args:
+        texture: BGR uint8 [256, 256, 3] without a crack.
+        rng: decides everything.
+        cracked: whether cracks are drawn.
+    """
+    mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    canvas = texture.astype(np.float32)
+    pattern = rng.choice(["bare", "brick", "grid", "planks", "slab"], p=[0.25, 0.35, 0.12, 0.18, 0.10])
+    if pattern == "brick":
+        canvas = _brick(canvas, mask, rng)
+    elif pattern != "bare":
+        canvas = _joints(canvas, mask, rng, str(pattern))
+    if rng.random() < 0.3:
+        canvas = _shadow(canvas, rng)
+    if rng.random() < 0.25:
+        canvas = _stains(canvas, rng)
+    if rng.random() < 0.2:
+        canvas = _cables(canvas, rng)
+    if cracked:
+        for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
+            canvas = _crack(canvas, mask, rng)
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
+    return Drawn(image, mask)
+
+
+def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
+    """Lay bricks in stretcher bond, each with its own colour, mortar lighter or darker, with a shadow under its edge."""
+    height = int(rng.integers(14, 90))
+    width = int(height * rng.uniform(1.8, 3.6))
+    mortar = max(1, int(height * rng.uniform(0.04, 0.25)))
+    colour = np.array(
+        [[60, 80, 150], [90, 120, 180], [150, 155, 160], [70, 75, 85], [120, 150, 175], [190, 195, 200]], np.float32
+    )[rng.integers(6)] * rng.uniform(0.6, 1.25)
+    mortar_colour = np.full(3, rng.uniform(40, 225), np.float32) * rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    relief = canvas.mean(axis=2, keepdims=True)
+    relief = (relief / max(float(relief.mean()), 1.0)) ** rng.uniform(0.8, 2.5)
+    big = SIDE_PX + 2 * height
+    tint = np.broadcast_to(mortar_colour, (big, big, 3)).copy()
+    joint = np.full((big, big), JOINT, np.uint8)
+    bond = rng.choice([0.5, 0.33, 0.0], p=[0.75, 0.15, 0.1])
+    spread = rng.uniform(0.02, 0.25)
+    edge = rng.uniform(0.3, 0.95)
+    jitter = max(1, mortar // 3)
+    for row, top in enumerate(range(-int(rng.integers(height)), big, height)):
+        start = -int(width * (bond * row % 1.0)) - int(width / 4)
+        for left in range(start, big, width):
+            x0, y0 = left + int(rng.integers(jitter)), top + int(rng.integers(jitter))
+            x1, y1 = left + width - mortar, top + height - mortar
+            shade = colour * (1 + spread * rng.standard_normal()) * (1 + 0.3 * spread * rng.standard_normal(3))
+            cv2.rectangle(tint, (x0, y0), (x1, y1), [float(v) for v in shade], -1)
+            cv2.rectangle(joint, (x0, y0), (x1, y1), 0, -1)
+            if edge < 0.8:
+                cv2.line(tint, (x0, y1 + 1), (x1, y1 + 1), [float(v * edge) for v in mortar_colour], 1 + mortar // 4)
+    angle = float(rng.normal(0, 4))
+    turn = cv2.getRotationMatrix2D((big / 2, big / 2), angle, 1.0)
+    tint = cv2.warpAffine(tint, turn, (big, big), borderMode=cv2.BORDER_REFLECT)
+    joint = cv2.warpAffine(joint, turn, (big, big), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    inner = slice(height, height + SIDE_PX)
+    tint = _wobble(tint, rng, float(rng.uniform(0, 1.5)))
+    mask[:] = joint[inner, inner]
+    return np.asarray(tint[inner, inner] * relief, np.float32)
+
+
+def _wobble(image: Float, rng: Generator, strength_px: float) -> Float:
+    """Bend straight lines a little, as hand-laid brick does."""
+    side = image.shape[0]
+    grid_x, grid_y = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
+    shift = [
+        cv2.resize(rng.normal(0, strength_px, (14, 14)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+        for _ in range(2)
+    ]
+    return np.asarray(
+        cv2.remap(image, grid_x + shift[0], grid_y + shift[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32
+    )
+
+
+def _joints(canvas: Float, mask: Image, rng: Generator, pattern: str) -> Float:
+    """Draw straight joints: planks (parallel), a grid (tiles, panels), or one or two joints of a slab."""
+    spacing = {"planks": rng.uniform(25, 130), "grid": rng.uniform(35, 160), "slab": 400.0}[pattern]
+    width = int(rng.choice([1, 1, 2, 2, 3, 4, 6, 9]))
+    gain = np.ones((SIDE_PX, SIDE_PX), np.float32)
+    depth = float(rng.uniform(0.15, 0.85) if rng.random() < 0.8 else rng.uniform(1.1, 1.6))
+    first = float(rng.uniform(0, np.pi)) if rng.random() < 0.3 else float(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.04))
+    for angle in (first,) if pattern == "planks" or rng.random() < 0.3 else (first, first + np.pi / 2):
+        direction, normal = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        for offset in np.arange(-380 + rng.uniform(0, spacing), 380, spacing):
+            if pattern == "slab":
+                offset = rng.uniform(-90, 90)  # noqa: PLW2901 - a slab's joint lies anywhere
+            middle = np.array([SIDE_PX / 2, SIDE_PX / 2]) + normal * (offset + rng.normal(0, spacing * 0.02))
+            ends = [tuple(int(v) for v in middle + direction * sign * 400) for sign in (-1, 1)]
+            cv2.line(gain, ends[0], ends[1], depth, width, cv2.LINE_AA)
+            cv2.line(mask, ends[0], ends[1], JOINT, width)
+            if pattern == "planks":  # each plank left its own tone
+                side = np.array([ends[0], ends[1], ends[1] + normal * spacing, ends[0] + normal * spacing], np.int32)
+                tone = np.zeros_like(gain)
+                cv2.fillPoly(tone, [side], float(rng.normal(0, 0.04)))
+                gain += tone
+            if pattern == "slab":
+                break
+    return np.asarray(canvas * gain[:, :, None], np.float32)
+
+
+def _shadow(canvas: Float, rng: Generator) -> Float:
+    gain = np.ones((SIDE_PX, SIDE_PX), np.float32)
+    corners = rng.uniform(-80, SIDE_PX + 80, (int(rng.integers(3, 6)), 2))
+    hull = cv2.convexHull(corners.astype(np.int32))
+    cv2.fillPoly(gain, [hull], float(rng.uniform(0.35, 0.8)), cv2.LINE_AA)
+    blur = float(rng.uniform(0.3, 6))
+    return np.asarray(canvas * cv2.GaussianBlur(gain, (0, 0), blur)[:, :, None], np.float32)
+
+
+def _stains(canvas: Float, rng: Generator) -> Float:
+    """Draw blotches and runs of water or rust, darker or lighter, with soft edges."""
+    cloud = cv2.resize(rng.standard_normal((6, 10)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.5:
+        cloud = cv2.resize(rng.standard_normal((2, 24)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    share = 1 / (1 + np.exp(-(cloud - rng.uniform(0, 1)) * rng.uniform(2, 12)))
+    tint = rng.uniform(0.5, 1.15) * rng.uniform(0.85, 1.15, 3)
+    return np.asarray(canvas * (1 + share[:, :, None] * (tint - 1)), np.float32)
+
+
+def _cables(canvas: Float, rng: Generator) -> Float:
+    """Draw wires or hairs: smooth, of even width, unlike a crack."""
+    for _ in range(int(rng.integers(1, 4))):
+        ends = rng.uniform(-30, SIDE_PX + 30, (3, 2))
+        t = np.linspace(0, 1, 40)[:, None]
+        curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
+        shade = [float(v) for v in np.full(3, rng.uniform(0, 255))]
+        cv2.polylines(canvas, [np.rint(curve).astype(np.int32)], False, shade, int(rng.integers(1, 6)), cv2.LINE_AA)
+    return canvas
+
+
+def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
+    """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
+    width_px = float(np.exp(rng.uniform(np.log(0.7), np.log(7.0))))
+    angle = float(rng.uniform(0, 2 * np.pi))
+    start = np.array([SIDE_PX / 2, SIDE_PX / 2]) + rng.uniform(-70, 70, 2) - 150 * np.array([np.cos(angle), np.sin(angle)])
+    depth = float(rng.uniform(0.25, 0.85)) if width_px > 1.5 else float(rng.uniform(0.3, 0.75))
+    shift = 3  # sub-pixel drawing: coordinates in eighths
+    big = np.zeros((SIDE_PX, SIDE_PX), np.float32)
+    paths = [(start, angle, float(rng.uniform(120, 330)), width_px)]
+    roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
+    while paths:
+        point, heading, length, width = paths.pop()
+        course, travelled = heading, 0.0
+        while travelled < length:
+            step = float(rng.uniform(2, 9))
+            course += rng.normal(0, drift)
+            heading = course + rng.normal(0, roughness)
+            following = point + step * np.array([np.cos(heading), np.sin(heading)])
+            local = max(0.6, width * float(np.exp(rng.normal(0, 0.25))))
+            ends = [tuple(int(v) for v in np.rint(p * 2**shift)) for p in (point, following)]
+            strength = min(1.0, local) * float(rng.uniform(0.75, 1.0))
+            cv2.line(big, ends[0], ends[1], strength, max(1, round(local)), cv2.LINE_AA, shift)
+            cv2.line(mask, ends[0], ends[1], CRACK, max(1, round(local)), cv2.LINE_8, shift)
+            point, travelled = following, travelled + step
+            if rng.random() < 0.012 and len(paths) < 3:
+                paths.append((point, course + rng.choice([-1, 1]) * rng.uniform(0.4, 1.2), length * 0.4, width * 0.6))
+    soft = cv2.GaussianBlur(big, (0, 0), float(rng.uniform(0.4, 0.9)))
+    gain = 1 - depth * np.minimum(soft, 1.0)
+    if rng.random() < 0.3:  # one lit lip
+        gain += 0.15 * depth * np.roll(soft, int(rng.integers(1, 3)), axis=int(rng.integers(2)))
+    return np.asarray(canvas * gain[:, :, None], np.float32)

@@ -1,0 +1,73 @@
+"""What does a checkpoint hold, and how is a model read back from it?
+
+`best.pt` and `final.pt` (what is exported) hold plain values and tensors only, so they load with ``weights_only=True``::
+
+    {"format": 1,
+     "model": "opnet",                 # a name for training.models.create
+     "options": {...},                 # its keyword arguments, without `pretrained`
+     "state_dict": {...},              # averaged (EMA) weights, without the auxiliary head
+     "config": {...},                  # the whole configuration, as read
+     "config_path": "config/training/opnet.yaml",
+     "history": [{"step": ..., ...}],  # one row for each validation
+     "data": [{"name", "sha256", "licence", "train_tiles"}],
+     "seed": 1, "commit": "..." | None, "hours": 0.7, "step": 12000, "criterion": 0.93}
+
+`last.pt` is the state from which `--resume` goes on: raw and averaged weights, auxiliary head, optimiser, random generators.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from training.models import CellClassifier, create
+
+FORMAT: Final = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read or is not what it should be."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint; a kill in the middle leaves the old one."""
+    temporary = path.with_suffix(".partial")
+    torch.save({"format": FORMAT, **content}, temporary)
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as a dictionary.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
+    return content
+
+
+def load_model(path: Path) -> CellClassifier:
+    """Rebuild the model of `best.pt` with its averaged weights, in evaluation mode, on the CPU.
+
+    The model takes uint8 or float tiles [N, 3, H, W] (BGR, 0..255) and returns (logit [N], cells [N, h, w]).
+
+    Raises:
+        CheckpointError: the file is not a checkpoint, or its weights do not fit the model that it names.
+    """
+    content = load(path)
+    try:
+        model = create(content["model"], **content["options"])
+        model.load_state_dict(content["state_dict"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit ({error})") from error
+    return model.eval()

@@ -1,0 +1,246 @@
+"""What does a model reach on each set? The same figures for a PyTorch checkpoint and for the files that fly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+from rich.table import Table
+from torch import nn
+
+from training.data.dataset import EVALUATION_SETS, EvaluationSet
+from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
+from training.evaluation.threshold import Bar, Scored
+
+Role = Literal["validation", "test", "external"]
+Tiles = npt.NDArray[np.uint8]
+Progress = Callable[[int], None]
+
+
+class Scorer(Protocol):
+    """Whatever turns tiles into logits."""
+
+    def logits(self, tiles: Tiles, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """Scores uint8 [N, 224, 224, 3] (BGR, may be a memory map) -> [N]; `progress` gets the number of tiles done."""
+
+
+class TorchScorer:
+    """A PyTorch net that takes uint8 [N, 3, H, W] and returns `(logit, cells)`."""
+
+    def __init__(self, net: nn.Module, *, batch: int = 16) -> None:
+        self._net = net.eval()
+        self._batch = batch
+
+    def logits(self, tiles: Tiles, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """See `Scorer`."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(tiles), self._batch):
+                batch = np.array(tiles[start : start + self._batch])
+                logit, _ = self._net(torch.from_numpy(batch).permute(0, 3, 1, 2))
+                parts.append(logit.float().numpy())
+                if progress is not None:
+                    progress(len(batch))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+class OnnxScorer:
+    """An exported graph in ONNX Runtime, set up as the agent does it; `cells=True` also keeps the cells.
+
+    Raises:
+        ValueError: if the graph does not take bytes [N, H, W, 3 or 4].
+    """
+
+    def __init__(self, model: Path | onnx.ModelProto, *, threads: int = 1, batch: int = 8) -> None:
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        self._session = ort.InferenceSession(source, session_options(threads), providers=["CPUExecutionProvider"])
+        self._batch = batch
+        given = self._session.get_inputs()[0]
+        if given.type != "tensor(uint8)" or given.shape[3] not in {3, 4}:
+            raise ValueError(f"input {given.name} is {given.type} {given.shape}: uint8 [N, H, W, 3 or 4] is needed")
+        self._input = given.name
+        self.channels: int = given.shape[3]
+
+    def run(self, tiles: Tiles) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """One batch: logit [N], cells [N, h, w]."""
+        batch = np.array(tiles)
+        if self.channels == 4:
+            # what the fourth byte holds must not matter
+            batch = np.concatenate([batch, np.zeros_like(batch[..., :1])], axis=3)
+        logit, cells = self._session.run(["logit", "cells"], {self._input: batch})
+        return logit, cells
+
+    def logits(self, tiles: Tiles, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """See `Scorer`."""
+        parts = []
+        for start in range(0, len(tiles), self._batch):
+            parts.append(self.run(tiles[start : start + self._batch])[0])
+            if progress is not None:
+                progress(len(parts[-1]))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """As the agent runs it: all optimisations (the NHWC transform for 8 bits is among them), no spinning threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """The figures of one set."""
+
+    name: str
+    split: str
+    role: Role
+    metrics: SetMetrics
+
+    @property
+    def key(self) -> str:
+        """For tables and the manifest, for example `metu-ccic/test`."""
+        return f"{self.name}/{self.split}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"set": self.name, "split": self.split, "role": self.role, **self.metrics.to_dict()}
+
+
+def role_of(name: str, split: str) -> Role:
+    """What a set may be used for: only validation sets may decide anything."""
+    if name.endswith("-external"):
+        return "external"
+    return "validation" if split == "val" else "test"
+
+
+def parse_sets(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Reads `name` (all its splits) or `name/split`; nothing given means all sets.
+
+    Raises:
+        ValueError: unknown set or split; says which there are.
+    """
+    known = [(name, split) for name, splits in EVALUATION_SETS.items() for split in splits]
+    if not names:
+        return known
+    wanted = []
+    for name in names:
+        found = [pair for pair in known if name in {pair[0], "/".join(pair)}]
+        if not found:
+            raise ValueError(f"unknown set {name!r}; there are {', '.join('/'.join(pair) for pair in known)}")
+        wanted += found
+    return wanted
+
+
+def thin(tiles: EvaluationSet, limit: int | None, *, seed: int = 0) -> EvaluationSet:
+    """At most `limit` tiles of a set, drawn at random with a seed, in their old order."""
+    if limit is None or len(tiles) <= limit:
+        return tiles
+    index = np.sort(np.random.default_rng(seed).permutation(len(tiles))[:limit])
+    return EvaluationSet(
+        name=tiles.name,
+        tiles=tiles.tiles[index],
+        labels=tiles.labels[index],
+        groups=[tiles.groups[i] for i in index],
+        kinds=[tiles.kinds[i] for i in index],
+        masks=None if tiles.masks is None else tiles.masks[index],
+    )
+
+
+def score(scorer: Scorer, tiles: EvaluationSet, progress: Progress | None = None) -> Scored:
+    """Runs the model over a set."""
+    return Scored(
+        name=tiles.name,
+        logits=scorer.logits(tiles.tiles, progress).astype(np.float64),
+        labels=np.asarray(tiles.labels, dtype=np.bool_),
+        kinds=tuple(tiles.kinds),
+        groups=tuple(tiles.groups),
+    )
+
+
+def result(scored: Scored, split: str, threshold_logit: float, *, resamples: int = RESAMPLES, seed: int = 0) -> SetResult:
+    """The figures of a scored set at a threshold."""
+    metrics = measure(
+        scored.logits, scored.labels, scored.groups, scored.kinds, threshold_logit, resamples=resamples, seed=seed
+    )
+    return SetResult(scored.name, split, role_of(scored.name, split), metrics)
+
+
+_COLUMNS = ("recall", "specificity", "accuracy", "f1", "auroc", "auprc")
+
+
+def rich_table(results: Sequence[SetResult], title: str, bars: Sequence[Bar] = ()) -> Table:
+    """A table for the terminal; rates with their Clopper-Pearson interval, areas with that of the bootstrap."""
+    table = Table(title=title, caption="per cent; 95 % intervals: by tile (Clopper-Pearson), f1 and areas by photograph (bootstrap)")
+    for heading in ("set", "role", "cracks", "sound", *_COLUMNS, "kinds"):
+        table.add_column(heading, justify="left" if heading in {"set", "role", "kinds"} else "right")
+    for row in results:
+        table.add_row(*_cells(row, bars))
+    return table
+
+
+def markdown_table(results: Sequence[SetResult], bars: Sequence[Bar] = ()) -> str:
+    """The same as Markdown."""
+    headings = ("set", "role", "cracks", "sound", *_COLUMNS, "kinds")
+    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join("---" for _ in headings) + "|"]
+    lines += ["| " + " | ".join(_cells(row, bars)) + " |" for row in results]
+    return "\n".join(lines) + "\n"
+
+
+def by_group_table(results: Sequence[SetResult]) -> str:
+    """Recall and specificity with the bootstrap interval by photograph, as Markdown."""
+    lines = ["| set | photographs | recall | specificity |", "|---|---|---|---|"]
+    for row in results:
+        cells = [_estimate(row.metrics.by_group.get(key)) for key in ("recall", "specificity")]
+        lines.append(f"| {row.key} | {row.metrics.n_groups} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def bar_table(results: Sequence[SetResult], bars: Sequence[Bar]) -> str:
+    """Every stated bar beside what was reached, as Markdown; `test` is taken where a set has both splits."""
+    lines = ["| set | measure | wanted | reached | |", "|---|---|---|---|---|"]
+    for bar in bars:
+        rows = [row for row in results if row.name == bar.set]
+        rows = [row for row in rows if row.split == "test"] or rows
+        for row in rows:
+            reached = row.metrics.by_tile.get(bar.kind) or row.metrics.kinds.get(bar.kind)
+            if reached is not None:
+                verdict = "met" if reached.value >= bar.wanted else "**not met**"
+                lines.append(f"| {row.key} | {bar.kind} | {100 * bar.wanted:.1f} | {_estimate(reached)} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: SetResult, bars: Sequence[Bar]) -> list[str]:
+    metrics = row.metrics
+    cells = [row.key, row.role, str(metrics.n_positive), str(metrics.n_negative)]
+    for column in _COLUMNS:
+        estimate = metrics.by_tile.get(column) or metrics.by_group.get(column)
+        cells.append(_estimate(estimate) + _mark(estimate, row.name, column, bars))
+    kinds = (
+        f"{kind} {_estimate(value)}{_mark(value, row.name, kind, bars)}" for kind, value in sorted(metrics.kinds.items())
+    )
+    cells.append("; ".join(kinds) if len(metrics.kinds) > 2 else "")
+    return cells
+
+
+def _mark(estimate: Estimate | None, name: str, kind: str, bars: Sequence[Bar]) -> str:
+    """A `<` behind a figure that does not reach its bar."""
+    wanted = next((bar.wanted for bar in bars if bar.set == name and bar.kind == kind), None)
+    return " <" if estimate is not None and wanted is not None and estimate.value < wanted else ""
+
+
+def _estimate(estimate: Estimate | Rate | None) -> str:
+    if estimate is None or np.isnan(estimate.value):
+        return "–"
+    text = f"{100 * estimate.value:.1f}"
+    return text if np.isnan(estimate.low) else f"{text} ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"

@@ -1,0 +1,183 @@
+"""From which logit on is a tile called a crack? Chosen on validation data, so that no set pays for another.
+
+The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a threshold
+uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are compared by
+their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ThresholdError(ValueError):
+    """No threshold can be chosen; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A wanted rate: the share of the tiles of `kind` in the set that must be judged rightly.
+
+    `kind` is a kind of tile ("crack", "joint", "plain", "negative"), or "recall" or "specificity" for all tiles of a class.
+    A weight above 1 makes errors against this bar dearer.
+    """
+
+    set: str
+    kind: str
+    wanted: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.wanted < 1:
+            raise ThresholdError(f"bar {self.set}/{self.kind}: wanted must lie between 0 and 1, found {self.wanted}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The logits of one set and what is known about its tiles (all of length N)."""
+
+    name: str
+    logits: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.bool_]
+    kinds: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
+        """Which tiles belong to `kind` (see `Bar`)."""
+        if kind == "recall":
+            return self.labels
+        if kind == "specificity":
+            return ~self.labels
+        return np.asarray([item == kind for item in self.kinds], dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class BarResult:
+    """What a bar came to at the chosen threshold; `used` is the share of the allowed error, 1 is just met."""
+
+    bar: Bar
+    value: float
+    used: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen threshold; `gap` is the distance between the two logits in whose middle it lies."""
+
+    threshold_logit: float
+    gap: float
+    results: tuple[BarResult, ...]
+
+    @property
+    def worst(self) -> BarResult:
+        """The bar that decided."""
+        return max(self.results, key=lambda result: result.used)
+
+
+_MUST: dict[str, tuple[Bar, ...]] = {
+    "opnet": (
+        Bar("metu-ccic", "recall", 0.995),
+        Bar("metu-ccic", "specificity", 0.985),
+        Bar("uav75", "crack", 0.75),
+        Bar("uav75", "joint", 0.93),
+        Bar("uav75", "plain", 0.93),
+        Bar("omu-quay", "recall", 0.80),
+        Bar("uavcrack", "recall", 0.92),
+        Bar("not-concrete", "specificity", 0.96),
+        Bar("walls-external", "recall", 0.85),
+        Bar("walls-external", "specificity", 0.85),
+        Bar("brickwork-external", "specificity", 0.85),
+    ),
+    "mobilenetv2": (
+        Bar("metu-ccic", "recall", 0.998),
+        Bar("metu-ccic", "specificity", 0.99),
+        Bar("uav75", "crack", 0.88),
+        Bar("uav75", "joint", 0.97),
+        Bar("uav75", "plain", 0.96),
+        Bar("omu-quay", "recall", 0.90),
+        Bar("uavcrack", "recall", 0.97),
+        Bar("not-concrete", "specificity", 0.99),
+        Bar("walls-external", "recall", 0.94),
+        Bar("walls-external", "specificity", 0.90),
+        Bar("brickwork-external", "specificity", 0.97),
+    ),
+}
+
+
+def bars_for(name: str) -> tuple[Bar, ...]:
+    """The bars that a bundle of this name has to meet (small nets those of OPNet, all others those of MobileNetV2)."""
+    return _MUST["opnet" if name.startswith("opnet") else "mobilenetv2"]
+
+
+def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
+    """The threshold that balances all bars (see above).
+
+    A set may be given several times, for example as scored by the float and by the 8-bit file: then both count.
+
+    Args:
+        scored: validation sets. Bars of sets that are not among them are left out.
+        bars: what is wanted.
+
+    Raises:
+        ThresholdError: if no bar applies, or only one side is asked for (then always or never would be best).
+    """
+    applied = [(bar, item) for bar in bars for item in scored if item.name == bar.set and item.of_kind(bar.kind).any()]
+    sides = {bool(item.labels[item.of_kind(bar.kind)][0]) for bar, item in applied}
+    if sides != {True, False}:
+        raise ThresholdError("a threshold needs validation sets with cracks and validation sets without")
+    logits = np.unique(np.concatenate([item.logits for item in scored]))
+    if not np.isfinite(logits).all():
+        raise ThresholdError("the model gave a logit that is not finite")
+    if len(logits) < 2:
+        raise ThresholdError("the model gives every tile the same logit")
+    candidates = (logits[1:] + logits[:-1]) / 2
+    gaps = logits[1:] - logits[:-1]
+    used = np.empty((len(applied), len(candidates)))
+    for row, (bar, item) in enumerate(applied):
+        used[row] = bar.weight * (1 - _rate(item, bar.kind, candidates)) / (1 - bar.wanted)
+    ranked = np.round(-np.sort(-used, axis=0), 9)
+    # lexsort takes its last key as the first: worst share, second worst, ..., then the widest gap
+    best = int(np.lexsort((-gaps, *ranked[::-1]))[0])
+    results = tuple(
+        BarResult(bar, float(_rate(item, bar.kind, candidates[[best]])[0]), float(used[row, best]), int(item.of_kind(bar.kind).sum()))
+        for row, (bar, item) in enumerate(applied)
+    )
+    return Choice(float(candidates[best]), float(gaps[best]), results)
+
+
+def for_recall(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_], wanted: float) -> float:
+    """The highest threshold whose recall is at least `wanted`, in the middle of the gap below the last crack kept.
+
+    Raises:
+        ThresholdError: if there is no crack among the tiles, or `wanted` is not above 0 and at most 1.
+    """
+    if not 0 < wanted <= 1:
+        raise ThresholdError(f"wanted recall must be above 0 and at most 1, found {wanted}")
+    cracks = np.sort(np.asarray(logits, dtype=np.float64)[labels])
+    if not len(cracks):
+        raise ThresholdError("there is no crack among the validation tiles")
+    # a rate of 0.95 of 20 must not become 20 because 0.95 * 20 is 19.000000000000004
+    misses = int(np.floor(len(cracks) * (1 - wanted) + 1e-9))
+    kept = cracks[misses]
+    below = np.unique(np.asarray(logits, dtype=np.float64))
+    below = below[below < kept]
+    return float((kept + below[-1]) / 2) if len(below) else float(kept)
+
+
+def rates_at(item: Scored, threshold_logit: float) -> Mapping[str, float]:
+    """Recall and specificity of a set, as far as it has both."""
+    at = np.asarray([threshold_logit])
+    return {kind: float(_rate(item, kind, at)[0]) for kind in ("recall", "specificity") if item.of_kind(kind).any()}
+
+
+def _rate(item: Scored, kind: str, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of the tiles of `kind` judged rightly, for each threshold."""
+    of = item.of_kind(kind)
+    values = np.sort(item.logits[of])
+    below = np.searchsorted(values, thresholds, side="left") / len(values)
+    return 1 - below if item.labels[of][0] else below

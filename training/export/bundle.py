@@ -1,0 +1,260 @@
+"""What is in a model bundle, and how does one get to its place without ever being half there?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.export.onnx import ExportError, save, set_metadata
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+CARD = "CARD.md"
+INDEX = "INDEX.json"
+FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+Interval = Annotated[tuple[float, float, float], Field(description="value, lower and upper end of the 95 % interval")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Part):
+    """What the graph takes."""
+
+    name: str = "tiles"
+    dtype: Literal["uint8"] = "uint8"
+    layout: Literal["NHWC"] = "NHWC"
+    order: Literal["BGR"] = "BGR"
+    tile_px: int = 224
+
+
+class Outputs(_Part):
+    """What the graph gives: names of the outputs."""
+
+    logit: str = "logit"
+    cells: str = "cells"
+
+
+class GsdBand(_Part):
+    """Ground sampling distances (mm/px) at which the model may be believed, and where that comes from."""
+
+    nominal: float
+    min: float
+    max: float
+    basis: str
+
+
+class ModelFile(_Part):
+    """One ONNX file of the bundle."""
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    channels: Literal[3, 4]
+    bytes: int
+    scheme: str
+
+
+class OperatingPoint(_Part):
+    """From which probability on a tile counts as a crack: `sigmoid(logit / temperature + bias) >= threshold_p`."""
+
+    threshold_p: float = Field(gt=0, lt=1)
+    temperature: float = Field(1.0, gt=0)
+    bias: float = 0.0
+    fitted_on: str
+    wanted: str
+    recall: float
+    specificity: float
+
+
+class SetMetrics(_Part):
+    """What the default file reaches on one set at the operating point; intervals are Clopper-Pearson by tile."""
+
+    recall: Interval | None = None
+    specificity: Interval | None = None
+    kinds: dict[str, Interval] = {}
+    recall_by_group: Interval | None = None
+    specificity_by_group: Interval | None = None
+    auroc: Interval | None = None
+    n_positive: int
+    n_negative: int
+    n_groups: int
+    file: Literal["fp32", "int8"]
+    role: Literal["validation", "test", "external"]
+
+
+class DataSource(_Part):
+    """One data set that the weights have seen."""
+
+    name: str
+    sha256: str | None = None
+    licence: str | None = None
+    train_tiles: int | None = None
+
+
+class Training(_Part):
+    """How to make the weights again."""
+
+    config: str | None = None
+    seed: int | None = None
+    commit: str | None = None
+    hours: float | None = None
+    steps: int | None = None
+    data: tuple[DataSource, ...] = ()
+
+
+class Manifest(_Part):
+    """`manifest.json`: everything the agent needs to know of a model; no number about it stands anywhere else."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: str
+    architecture: str
+    parameters: int
+    licence: str
+    input: Input = Input()
+    outputs: Outputs = Outputs()
+    gsd_mm_px: GsdBand
+    files: dict[Literal["fp32", "int8"], ModelFile]
+    default_file: Literal["fp32", "int8"] = "int8"
+    operating_point: OperatingPoint
+    metrics: dict[str, SetMetrics]
+    parity: dict[str, Any]
+    training: Training
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """The file's text, the same for the same content."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads `manifest.json` of a bundle. Raises ExportError if it is missing or not of this schema."""
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"{path}: {key}: {first['msg']}") from error
+
+
+def write_bundle(
+    target: Path,
+    models: Mapping[Literal["fp32", "int8"], tuple[onnx.ModelProto, int, str]],
+    facts: Mapping[str, Any],
+    card: str,
+) -> Manifest:
+    """Writes the bundle into a temporary folder beside `target` and then renames it: it is there whole or not at all.
+
+    Args:
+        target: the bundle's folder; one that is there already is replaced.
+        models: for each file the graph, its number of input channels, and how it was quantised.
+        facts: the manifest without `files`.
+        card: text of `CARD.md`.
+
+    Raises:
+        ExportError: if the folder cannot be written, or a graph is not valid.
+    """
+    target = target.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written ({error.strerror})") from error
+    try:
+        files: dict[Literal["fp32", "int8"], ModelFile] = {}
+        for key, (model, channels, scheme) in models.items():
+            path = work / FILES[key]
+            point = facts["operating_point"]
+            set_metadata(
+                model,
+                {
+                    "crackscout.schema": str(SCHEMA),
+                    "crackscout.name": str(facts["name"]),
+                    "crackscout.version": str(facts["version"]),
+                    "crackscout.file": key,
+                    "crackscout.threshold_p": repr(float(point["threshold_p"])),
+                    "crackscout.temperature": repr(float(point["temperature"])),
+                    "crackscout.bias": repr(float(point["bias"])),
+                },
+            )
+            save(model, path)
+            files[key] = ModelFile(
+                path=path.name, sha256=file_sha256(path), channels=_three_or_four(channels), bytes=path.stat().st_size, scheme=scheme
+            )
+        manifest = Manifest.model_validate({**facts, "files": files})
+        (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        (work / CARD).write_text(card, encoding="utf-8")
+        work.chmod(0o755)
+        _put_in_place(work, target)
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def update_index(models_folder: Path, *, default: str | None = None) -> None:
+    """Renews `INDEX.json`: the SHA-256 of every bundle's manifest, and which bundle is taken when none is named.
+
+    Args:
+        models_folder: holds the bundles, one folder each.
+        default: name of the default bundle; None keeps what the file says (or takes `opnet`, else the first).
+    """
+    index = models_folder / INDEX
+    found = {
+        folder.name: file_sha256(folder / MANIFEST)
+        for folder in sorted(models_folder.iterdir())
+        if not folder.name.startswith(".") and (folder / MANIFEST).is_file()
+    }
+    if default is None and index.is_file():
+        default = json.loads(index.read_text(encoding="utf-8")).get("default")
+    if default not in found:
+        default = "opnet" if "opnet" in found else next(iter(found), None)
+    text = json.dumps({"schema": SCHEMA, "default": default, "models": found}, indent=2) + "\n"
+    partial = index.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, index)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    """Renames `work` to `target`. A folder cannot be renamed over a full one, so the old one steps aside first."""
+    if not target.exists():
+        work.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(aside / target.name)
+    try:
+        work.rename(target)
+    except OSError:
+        (aside / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _three_or_four(channels: int) -> Literal[3, 4]:
+    if channels == 3:
+        return 3
+    if channels == 4:
+        return 4
+    raise ExportError(f"{channels} input channels: allowed are 3 and 4")

@@ -1,0 +1,32 @@
+"""What is OPNet? Four plain convolution blocks and one linear logit, 389,633 parameters, as published."""
+
+from __future__ import annotations
+
+from training.models.base import CellClassifier, Pooling
+from torch import nn
+
+WIDTHS = (32, 64, 128, 256)
+DROPOUT = 0.5
+
+
+def opnet(*, pooling: Pooling = "mean", lse_sharpness: float = 1.0, dropout: float = DROPOUT) -> CellClassifier:
+    """Build OPNet: 4 x (3x3 convolution with bias, batch norm, ReLU, 2x2 max pooling), average, dropout, linear.
+
+    Args:
+        pooling: "mean" as published; "lse" is the variant `opnet-lse` with the same convolutions.
+        lse_sharpness: see `CellClassifier`.
+        dropout: 0.5 as published.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in WIDTHS:
+        layers += [
+            nn.Conv2d(channels, width, kernel_size=3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+        channels = width
+    return CellClassifier(
+        nn.Sequential(*layers), channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness
+    )

@@ -1,0 +1,35 @@
+"""Which models can be asked for by name?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from training.models.base import CellClassifier
+from training.models.opnet import opnet
+from training.models.zoo import mobilenetv2
+
+MODELS: Final[dict[str, Callable[..., CellClassifier]]] = {
+    "opnet": opnet,
+    "opnet-lse": partial(opnet, pooling="lse"),
+    "mobilenetv2": mobilenetv2,
+}
+
+
+def create(name: str, **options: Any) -> CellClassifier:
+    """Build the model called `name`.
+
+    Args:
+        name: a key of `MODELS`.
+        options: keyword arguments of its builder, e.g. ``dropout=0.3``.
+
+    Raises:
+        ValueError: unknown name, or an option that the builder does not know.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is unknown; allowed: {', '.join(sorted(MODELS))}")
+    try:
+        return MODELS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"model {name!r}: {error}") from error
