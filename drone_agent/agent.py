@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 class Parts:
     """What the agent is made of; `app` puts it together.
 
-    `follow` is called with each frame before anything else looks at it: a replay sets its clock there. `host_ns` is the
-    host's monotonic clock for measuring how long the work takes; no decision depends on it. `evidence_scale` is the side
-    of an evidence image in tiles. Without telemetry there is no `marker`: paint without a place is out of the question.
+    `follow` is called with each frame before anything else looks at it: a replay sets its clock there. `host_ns` is
+    the host's monotonic clock for measuring how long the work takes; no decision depends on it. `evidence_scale` is
+    the side of an evidence image in tiles. Without telemetry there is no `marker`: paint without a place is out of the question.
     `notes` is what was found wrong with the telemetry before the flight.
     """
 

@@ -1,4 +1,4 @@
-"""What is the agent made of? Puts adapters behind ports as the configuration says; the only module that knows them all."""
+"""What is the agent made of? Puts adapters behind ports as configured; the only module that knows them all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import numpy as np
 
 from drone_agent import __version__
 from drone_agent.agent import Agent, Parts, Tally
-from drone_agent.camera.folder import FolderCamera
-from drone_agent.camera.frames_csv import FrameTime, read_frames_csv
-from drone_agent.camera.opencv import VideoCamera
-from drone_agent.camera.open import open_camera
+from drone_agent.camera.factory import open_camera, open_recording
+from drone_agent.camera.frames_csv import FrameTimes, read_frame_times
 from drone_agent.clock import ManualClock, SystemClock, UtcStamp, utc_from_unix
 from drone_agent.config import AgentConfig
 from drone_agent.errors import AgentError, ConfigError, InputError
@@ -38,6 +36,7 @@ from drone_agent.vehicle.tlog import TlogPoseSource
 from drone_agent.vision.bundle import Bundle, load_bundle
 from drone_agent.vision.ort import OrtClassifier
 from drone_agent.vision.pipeline import Vision, open_vision
+from drone_agent.vision.preprocess import read_image
 from drone_agent.vision.settings import VisionSettings
 
 log = logging.getLogger(__name__)
@@ -87,14 +86,14 @@ def replay_flight(
     """Replays a recording through the whole agent on the recording's own clock.
 
     Raises:
-        AgentError: before the first frame: input, model, configuration or output folder cannot be used. Later errors end
-            the flight and are in the outcome.
+        AgentError: before the first frame: input, model, configuration or output folder cannot be used. Later errors
+            end the flight and are in the outcome.
     """
     bundle = load_bundle(config.vision.model, file=config.vision.file)
     vision = open_vision(config.vision)
-    camera = _recorded_camera(config, request)
+    times = read_frame_times(request.frames) if request.frames else None
+    camera = open_recording(request.source, read_image, frames_csv=request.frames)
     poses = TlogPoseSource(request.telemetry, config.vehicle) if request.telemetry else None
-    times = read_frames_csv(request.frames) if request.frames else None
     projector = _projector(config, request, poses, times)
     clock = ManualClock()
     session = _session(config, layers, camera, bundle, vision, "replay")
@@ -106,7 +105,7 @@ def replay_flight(
     }
     session["vehicle"] = poses.describe() if poses else None
     if times:
-        clock.set(times[0].t_mono_ns, _utc(times[0].unix_s))
+        clock.set(times.t_mono_ns[0], _utc(times.unix_s[0]))
     writer = FlightLogWriter.create(
         request.out, clock=clock, settings=config.flightlog, session=session, boot_id=_REPLAY_BOOT, threaded=False
     )
@@ -155,8 +154,8 @@ def run_live(
     """
     if config.marking.armed and config.marking.paints:
         raise ConfigError(
-            f"marking.armed: found true with sprayer {config.marking.sprayer}, but `run` has no position of the vehicle yet; "
-            "allowed is marking.sprayer: dry_run, or marking.armed: false"
+            f"marking.armed: found true with sprayer {config.marking.sprayer}, but `run` has no position of the vehicle "
+            "yet; allowed is marking.sprayer: dry_run, or marking.armed: false"
         )
     clock = SystemClock()
     bundle = load_bundle(config.vision.model, file=config.vision.file)
@@ -200,7 +199,9 @@ def open_classifier(settings: VisionSettings) -> Classifier:
     Raises:
         ModelRejected: the bundle cannot be used.
     """
-    return OrtClassifier(load_bundle(settings.model, file=settings.file), threads=settings.threads, batch=settings.batch)
+    return OrtClassifier(
+        load_bundle(settings.model, file=settings.file), threads=settings.threads, batch=settings.batch
+    )
 
 
 def open_live_camera(config: AgentConfig, clock: Clock | None = None) -> Camera:
@@ -209,29 +210,24 @@ def open_live_camera(config: AgentConfig, clock: Clock | None = None) -> Camera:
     Raises:
         CameraLost: it cannot be opened.
     """
-    return open_camera(config.camera, clock or SystemClock())
-
-
-def _recorded_camera(config: AgentConfig, request: ReplayRequest) -> Camera:
-    if request.source.is_dir():
-        return FolderCamera(request.source, fps=config.camera.fps)
-    return VideoCamera(request.source, frames_csv=request.frames)
+    return open_camera(config.camera, clock or SystemClock(), read_image)
 
 
 def _projector(
     config: AgentConfig,
     request: ReplayRequest,
     poses: TlogPoseSource | None,
-    times: Sequence[FrameTime] | None,
+    times: FrameTimes | None,
 ) -> Projector:
     if poses is None or request.telemetry is None:
         return _image_projector(config)
     if times is None:
         raise InputError(
-            f"--telemetry {request.telemetry} needs --frames: a CSV with frame,time_boot_s,unix_s that says when each frame was taken"
+            f"--telemetry {request.telemetry} needs --frames: a CSV with frame,time_boot_s,unix_s that says when each "
+            "frame was taken"
         )
     check_same_flight(
-        [(time.t_mono_ns / 1e9, time.unix_s) for time in times],
+        [(t_ns / 1e9, unix_s) for t_ns, unix_s in zip(times.t_mono_ns, times.unix_s, strict=True)],
         poses.clock,
         telemetry=str(request.telemetry),
         recording=str(request.frames),
@@ -241,18 +237,18 @@ def _projector(
     if request.camera is not None:
         model = CameraModel.from_json(request.camera, mount)
     else:
-        width, height = _frame_size(config, request)
+        width, height = _frame_size(request)
         model = CameraModel.from_settings(mount, width, height)
     walls = configured_faces(config.surface)
     if not walls:
         chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), _FACE_POSES)).astype(int)).tolist()
-        found = [pose for index in chosen if isinstance(pose := poses.at(times[index].t_mono_ns), Pose)]
+        found = [pose for index in chosen if isinstance(pose := poses.at(times.t_mono_ns[index]), Pose)]
         walls = (fit_face(found, model, config.surface.standoff_m),)
     return WallProjector(model, walls, config.surface, config.vehicle)
 
 
-def _frame_size(config: AgentConfig, request: ReplayRequest) -> tuple[int, int]:
-    camera = _recorded_camera(config, request)
+def _frame_size(request: ReplayRequest) -> tuple[int, int]:
+    camera = open_recording(request.source, read_image)
     try:
         frame = next(iter(camera.frames()), None)
     finally:
@@ -282,7 +278,11 @@ def _session(
 
 def _model_facts(bundle: Bundle) -> Mapping[str, Any]:
     manifest = bundle.manifest
-    return {"name": bundle.name, "operating_point": manifest.operating_point.model_dump(), "metrics": dict(manifest.metrics)}
+    return {
+        "name": bundle.name,
+        "operating_point": manifest.operating_point.model_dump(),
+        "metrics": dict(manifest.metrics),
+    }
 
 
 def _utc(unix_s: float | None) -> UtcStamp | None:

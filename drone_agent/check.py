@@ -18,7 +18,17 @@ from drone_agent.errors import AgentError, CameraLost
 from drone_agent.values import Tile
 
 # What pip calls them; what flies needs all of them.
-_PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "pymavlink", "gpiozero", "PyYAML", "pydantic", "pymap3d", "pillow")
+_PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "pymavlink",
+    "gpiozero",
+    "PyYAML",
+    "pydantic",
+    "pymap3d",
+    "pillow",
+)
 _OPENCV_NAMES = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 _LITTLE_SPACE_GB = 2.0
 _NO_SPACE_GB = 0.2
@@ -59,14 +69,13 @@ def run_checks(profile: str | None, file: Path | None, overrides: Sequence[str],
 
 
 def _python() -> CheckLine:
-    version = sys.version.split()[0]
-    if sys.version_info < (3, 11):
-        return CheckLine("Python", Level.FAILED, version, "install Python 3.11 or newer")
-    return CheckLine("Python", Level.OK, version)
+    # Older ones cannot be installed into: pip refuses them.
+    return CheckLine("Python", Level.OK, sys.version.split()[0])
 
 
 def _packages() -> CheckLine:
-    versions, missing = [], []
+    versions: list[str] = []
+    missing: list[str] = []
     for name in _PACKAGES:
         names = _OPENCV_NAMES if name.startswith("opencv") else (name,)
         found = next((f"{one} {importlib.metadata.version(one)}" for one in names if _installed(one)), None)
@@ -92,7 +101,9 @@ def _model(config: AgentConfig) -> CheckLine:
         grey = np.full((224, 224, 3), 128, np.uint8)
         score = classifier.score(grey, [Tile(0, 0, 224)])[0]
     except AgentError as error:
-        return CheckLine("model", Level.FAILED, str(error), "name another bundle (vision.model) or install the package again")
+        return CheckLine(
+            "model", Level.FAILED, str(error), "name another bundle (vision.model) or install the package again"
+        )
     about = classifier.describe()
     found = f"{about.get('name')} {about.get('file')}, hash right, runs"
     if score.p_crack is None:
@@ -127,7 +138,9 @@ def _no_camera(error: AgentError) -> CheckLine:
 def _marking(config: AgentConfig) -> CheckLine:
     marking = config.marking
     if marking.armed and marking.paints:
-        return CheckLine("marking", Level.WARNING, f"ARMED, sprayer {marking.sprayer}: paint may be released", "read docs/safety.md")
+        return CheckLine(
+            "marking", Level.WARNING, f"ARMED, sprayer {marking.sprayer}: paint may be released", "read docs/safety.md"
+        )
     return CheckLine("marking", Level.OK, f"sprayer {marking.sprayer}, no paint")
 
 

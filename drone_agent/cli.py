@@ -21,7 +21,7 @@ from drone_agent.errors import AgentError, InputError
 
 app = typer.Typer(
     name="drone-agent",
-    help="Finds cracks in concrete in flight, puts them on the wall and on the map, and reports what was and was not seen.",
+    help="Finds cracks in concrete in flight, puts them on the wall and on the map, and reports what was not seen.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,11 +31,18 @@ out = Console()
 err = Console(stderr=True)
 
 Profile = Annotated[
-    str | None, typer.Option("--profile", help="Settings for a kind of use: a shipped name (pi4, pi5, jetson, sitl, replay) or a YAML file.")
+    str | None,
+    typer.Option(
+        "--profile", help="Settings for a kind of use: a shipped name (pi4, pi5, jetson, sitl, replay) or a YAML file."
+    ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Your own settings (YAML) on top of the profile.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, for example surface.standoff_m=3.0; may be repeated.")]
-Model = Annotated[str | None, typer.Option("--model", help="Model bundle: a shipped name (opnet, mobilenetv2) or a folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, for example surface.standoff_m=3.0; may be repeated.")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Model bundle: a shipped name (opnet, mobilenetv2) or a folder.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the flights; each gets a folder of its own in it.")]
 
 
@@ -55,8 +62,12 @@ def _options(
 @app.command()
 def replay(
     source: Annotated[Path, typer.Argument(help="Video file, or folder of pictures.")],
-    telemetry: Annotated[Path | None, typer.Option(help="The flight's telemetry (.tlog); gives each find its place.")] = None,
-    frames: Annotated[Path | None, typer.Option(help="When each frame was exposed: frames.csv (frame,time_boot_s,unix_s).")] = None,
+    telemetry: Annotated[
+        Path | None, typer.Option(help="The flight's telemetry (.tlog); gives each find its place.")
+    ] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="When each frame was exposed: frames.csv (frame,time_boot_s,unix_s).")
+    ] = None,
     camera: Annotated[Path | None, typer.Option(help="Intrinsics of the camera: camera.json.")] = None,
     out_dir: Out = Path("flights"),
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
@@ -105,8 +116,13 @@ def score(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     model: Annotated[str, typer.Option("--model", help="Model bundle: a shipped name or a folder.")],
     csv: Annotated[Path, typer.Option("--csv", help="Where the rows go: path,x,y,size,p_crack,verdict.")],
-    as_tile: Annotated[bool, typer.Option("--as-tile", help="Take each picture as one tile (resized) instead of tiling it.")] = False,
-    file: Annotated[str | None, typer.Option("--file", help="Which of the bundle's files: int8 or fp32 (default: the bundle's own choice).")] = None,
+    as_tile: Annotated[
+        bool, typer.Option("--as-tile", help="Take each picture as one tile (resized) instead of tiling it.")
+    ] = False,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", help="Which of the bundle's files: int8 or fp32 (default: the bundle's own choice)."),
+    ] = None,
 ) -> None:
     """Score pictures: probability and verdict for each tile, as CSV."""
     from drone_agent.app import image_scorer
@@ -120,8 +136,10 @@ def score(
     for line in done.unreadable:
         err.print(f"not scored: {line}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     out.print(
-        f"{done.pictures} pictures, {done.tiles} tiles, {done.cracks} with a crack, {len(done.unreadable)} unreadable: {csv}",
-        highlight=False, soft_wrap=True,
+        f"{done.pictures} pictures, {done.tiles} tiles, {done.cracks} with a crack, "
+        f"{len(done.unreadable)} unreadable: {csv}",
+        highlight=False,
+        soft_wrap=True,
     )
     if done.unreadable:
         raise typer.Exit(1)
@@ -130,7 +148,9 @@ def score(
 @app.command()
 def report(
     flight: Annotated[Path, typer.Argument(help="The flight's folder.")],
-    to: Annotated[Path | None, typer.Option("--to", help="The HTML file; default: report.html in the flight's folder.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The HTML file; default: report.html in the flight's folder.")
+    ] = None,
 ) -> None:
     """Write the report of a flight: one HTML file that opens without a network."""
     from drone_agent.postflight.report import write_report
@@ -186,7 +206,7 @@ def demo(
     out_dir: Out = Path("flights"),
     model: Annotated[str, typer.Option("--model", help="Model bundle.")] = "opnet",
 ) -> None:
-    """Replay the short flight that comes with the package, write its report, and compare the finds with the known cracks."""
+    """Replay the short flight that comes with the package, write its report, compare the finds with the known cracks."""
     from drone_agent.app import ReplayRequest, replay_flight
     from drone_agent.config import load_config
     from drone_agent.simulation.recording import shipped_recording
@@ -213,7 +233,9 @@ def compare(
 
 @app.command()
 def config(
-    reference: Annotated[bool, typer.Option("--reference", help="Every key with its default, commented (YAML).")] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Every key with its default, commented (YAML).")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The same as a page (Markdown).")] = False,
     profile: Profile = None,
     file: Config = None,
@@ -242,7 +264,13 @@ def _with_model(overrides: list[str] | None, model: str | None) -> list[str]:
 @contextmanager
 def _progress(unit: str) -> Iterator[Callable[[int | None], None]]:
     """A progress bar on standard error; the yielded function advances it by one and may tell the total."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(unit, total=None)
 
@@ -296,7 +324,7 @@ def main() -> None:
     try:
         app()
     except AgentError as error:
-        err.print(f"[red]error:[/] ", end="")
+        err.print("[red]error:[/] ", end="")
         err.print(str(error), highlight=False, soft_wrap=True, markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

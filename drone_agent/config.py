@@ -1,4 +1,4 @@
-"""How is the agent set up? Layers of YAML become one validated, frozen `AgentConfig`; errors name file, line and key."""
+"""How is the agent set up? Layers of YAML become one frozen `AgentConfig`; errors name file, line and key."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _allowed_keys(at: KeyPath) -> list[str]:
     return sorted(getattr(model, "model_fields", {})) or ["none here"]
 
 
-def _model_of(annotation: Any) -> Any:  # noqa: ANN401 - a type expression of any shape
+def _model_of(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     for inner in getattr(annotation, "__args__", ()):

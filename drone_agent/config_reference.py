@@ -30,12 +30,20 @@ def markdown_reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made by `drone-agent config --markdown`; do not edit. Layers, later ones win: `config/agent.yaml`, `--profile`, `--config`,",
-        "`--set key=value`. An unknown key, a value out of range or a key given twice stops the program with file, line and key.",
+        "Made by `drone-agent config --markdown`; do not edit. Layers, later ones win: `config/agent.yaml`, `--profile`,",
+        "`--config`, `--set key=value`. An unknown key, a value out of range or a key given twice stops the program with",
+        "file, line and key.",
         "",
     ]
     for name, field in AgentConfig.model_fields.items():
-        lines += [f"## `{name}`", "", field.description or "", "", "| key | default | allowed | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"## `{name}`",
+            "",
+            field.description or "",
+            "",
+            "| key | default | allowed | meaning |",
+            "|---|---|---|---|",
+        ]
         lines += list(_markdown_rows(getattr(AgentConfig(), name), name))
         lines.append("")
     return "\n".join(lines)
@@ -89,7 +97,7 @@ def allowed_text(field: FieldInfo) -> str:
     return " | ".join(choices)
 
 
-def _choices(annotation: Any) -> list[str]:  # noqa: ANN401 - a type expression of any shape
+def _choices(annotation: Any) -> list[str]:
     if annotation is bool:
         return ["true", "false"]
     members = getattr(annotation, "__members__", None)

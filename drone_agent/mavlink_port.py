@@ -62,7 +62,7 @@ class _TcpPort:
         self._name = f"tcp:{host}:{port}"
         self._socket = socket.create_connection((host, port), _CONNECT_TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setblocking(False)  # noqa: FBT003 - the method's only argument
+        self._socket.settimeout(0.0)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -101,7 +101,7 @@ class _UdpPort:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         if listen:
             self._socket.bind((host, port))
-        self._socket.setblocking(False)  # noqa: FBT003 - the method's only argument
+        self._socket.settimeout(0.0)
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -96,7 +96,7 @@ class FlightLog(Protocol):
         """Appends one event. Raises FlightLogError if it cannot be kept."""
 
     def image(self, name: str, image: Image, metadata: Mapping[str, Any]) -> str:
-        """Keeps one evidence image (BGR uint8) as `images/<name>.jpg`; returns the path relative to the flight folder."""
+        """Keeps one evidence image (BGR uint8) as `images/<name>.jpg`; returns its path relative to the folder."""
 
     @property
     def folder(self) -> Path:

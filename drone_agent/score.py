@@ -60,7 +60,7 @@ def score_files(
     out: Path,
     *,
     as_tile: bool,
-    on_done: Callable[[Path], None] = lambda path: None,
+    on_done: Callable[[Path], None] = lambda _path: None,
 ) -> Scored:
     """Scores `files` one after the other and writes `out` (CSV) row by row; what cannot be read is skipped and named.
 

@@ -74,7 +74,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class NoPose:
-    """Why there is no pose for an instant: `reason` is one of `no_telemetry`, `before_start`, `after_end`, `gap`, `no_position`."""
+    """Why there is no pose: `reason` is `no_telemetry`, `before_start`, `after_end`, `gap` or `no_position`."""
 
     t_mono_ns: int
     reason: str

@@ -22,7 +22,9 @@ console = Console()
 
 @app.callback()
 def _start(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
 
 
 @app.command()
@@ -34,7 +36,7 @@ def train(
     """Train a model."""
     settings = load_config(config)
     keep_freed_memory()
-    from training.engine.train import Trainer  # noqa: PLC0415 - torch must not be imported before
+    from training.engine.train import Trainer
 
     trainer = Trainer(settings, config, runs / settings.name, report=logging.getLogger("train").info)
     if resume:
@@ -51,9 +53,9 @@ def split(
     seed: Annotated[int, typer.Option(help="Decides the draw.")] = 1,
 ) -> None:
     """Divide all training data sets 70/15/15 by photograph and twin group, and write the CSV files."""
-    from training.data.cache import load_photographs  # noqa: PLC0415 - only here
-    from training.data.sources import SOURCES  # noqa: PLC0415
-    from training.data.splits import make_split, write_split  # noqa: PLC0415
+    from training.data.cache import load_photographs
+    from training.data.sources import SOURCES
+    from training.data.splits import make_split, write_split
 
     for source in SOURCES.values():
         if source.role == "external":
@@ -75,7 +77,7 @@ def _register_further_commands() -> None:
 
 def main() -> None:
     """Run the command line; expected errors become one line and exit code 2."""
-    from training.data.sources import DataError  # noqa: PLC0415
+    from training.data.sources import DataError
 
     _register_further_commands()
     try:

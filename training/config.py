@@ -33,7 +33,9 @@ class DataConfig(Strict):
     cache: Path = Field(default=Path("data/cache"), description="folder for decoded pictures; not committed")
     splits: Path = Field(default=Path("config/training/splits"), description="folder of the committed splits")
     synthetic_count: int = Field(default=4000, ge=2, description="pictures drawn for the source 'synthetic'")
-    workers: int = Field(default=0, ge=0, le=16, description="processes that prepare batches; 0: in the training process")
+    workers: int = Field(
+        default=0, ge=0, le=16, description="processes that prepare batches; 0: in the training process"
+    )
 
 
 class LossConfig(Strict):
@@ -59,7 +61,9 @@ class StageConfig(Strict):
     warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
     preset: Literal["none", "published", "field"] = "field"
     sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
-    max_minutes: float | None = Field(default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable")
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable"
+    )
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> StageConfig:
@@ -90,12 +94,16 @@ class TrainConfig(Strict):
     stages: list[StageConfig] = Field(min_length=1)
     validation: ValidationConfig = ValidationConfig()
     seed: int = Field(default=1, ge=0)
-    threads: int = Field(default=1, ge=1, le=256, description="threads of the network's arithmetic; 1 is best on a shared machine")
+    threads: int = Field(
+        default=1, ge=1, le=256, description="threads of the network's arithmetic; 1 is best on a shared machine"
+    )
     backbone_lr: float = Field(default=1.0, gt=0, le=1, description="rate of the backbone as a share of the head's")
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     grad_clip: float = Field(default=5.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(default=0.998, ge=0, lt=1, description="of the averaged weights, which are what is kept")
-    bf16: bool = Field(default=False, description="autocast to bfloat16; pays only with AMX or AVX512-BF16, or on a GPU")
+    bf16: bool = Field(
+        default=False, description="autocast to bfloat16; pays only with AMX or AVX512-BF16, or on a GPU"
+    )
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="between two writings of last.pt")
     tensorboard: bool = False
 
@@ -116,6 +124,7 @@ def load_config(path: Path) -> TrainConfig:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            for problem in error.errors()
         )
         raise ConfigError(f"{path}: {problems}") from error

@@ -17,7 +17,7 @@ _FRAME, _BOOT, _UNIX = "frame", "time_boot_s", "unix_s"
 
 @dataclass(frozen=True, slots=True)
 class FrameTimes:
-    """One row for each frame: ns on the autopilot's boot clock, and unix seconds on the host's, None where not given."""
+    """One row for each frame: ns on the autopilot's boot clock, and unix seconds on the host's (None if not given)."""
 
     path: Path
     t_mono_ns: tuple[int, ...]
@@ -66,7 +66,9 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, float | None]
             raise InputError(f"{where}: frame found {frame!r}, expected {expected} (numbered from 0 without a gap)")
         t_mono_ns = round(_number(where, _BOOT, row[_BOOT], 0.0, _MAX_BOOT_S) * 1e9)
         if t_mono_ns <= previous_ns:
-            raise InputError(f"{where}: {_BOOT} found {row[_BOOT]}, expected more than {previous_ns / 1e9:.6f} before it")
+            raise InputError(
+                f"{where}: {_BOOT} found {row[_BOOT]}, expected more than the {previous_ns / 1e9:.6f} before"
+            )
         previous_ns = t_mono_ns
         unix = row.get(_UNIX)
         yield t_mono_ns, _number(where, _UNIX, unix, 0.0, math.inf) if unix and unix.strip() else None

@@ -22,12 +22,13 @@ log = logging.getLogger(__name__)
 
 _FASTEST_FPS = 1000.0
 _MOST_FRAMES = 10**9
+_PATIENCE_FRAMES = 64
 
 
 def silence_decoders() -> None:
-    """Keeps FFmpeg and OpenCV from writing to stderr past the log. For the composition root, before anything is opened."""
+    """Keeps FFmpeg and OpenCV from writing to stderr past the log; to be called before anything is opened."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class VideoFileCamera:
@@ -61,6 +62,11 @@ class VideoFileCamera:
         self._stated = _frame_count(self._capture)
         self._fps = self._rate(fps)
         self._read = 0
+        self._next_index = 0
+        self._start_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+        # Whether the file's own time stamps follow its frame rate; and whether a frame was lost to damage since.
+        self._steady = math.isfinite(self._fps)
+        self._damaged = False
         if times is not None and self._stated != len(times):
             self._check_length(times)
 
@@ -70,17 +76,23 @@ class VideoFileCamera:
         return self._stated if self._times is None else len(self._times)
 
     def frames(self) -> Iterator[Frame]:
-        """Yields every frame once. What the file promised and did not hold is found in `problems` afterwards."""
+        """Yields every frame once.
+
+        A damaged place is skipped: the file's time stamps tell how many frames it cost (`dropped_before`), so that
+        those behind it keep their number and time. What was lost is summed up in `problems` at the end.
+        """
         image = self._first
         self._first = None
         while image is not None:
-            if self._times is not None and self._read >= len(self._times):
+            index = self._index()
+            if self._times is not None and index >= len(self._times):
                 self._report_untimed(self._times)
                 return
-            frame = self._frame(self._read, image)
+            dropped = index - self._next_index
+            self._next_index = index + 1
             self._read += 1
-            yield frame
-            image = _next(self._capture)
+            yield self._frame(index, image, dropped)
+            image = self._advance()
         self._report_missing()
 
     def describe(self) -> Mapping[str, Any]:
@@ -103,10 +115,40 @@ class VideoFileCamera:
         """Releases the file; may be called twice."""
         self._capture.release()
 
-    def _frame(self, index: int, image: Image) -> Frame:
+    def _frame(self, index: int, image: Image, dropped: int) -> Frame:
         if self._times is None:
-            return Frame(index, round(index / self._fps * 1e9), image)
-        return Frame(index, self._times.t_mono_ns[index], image, unix_s=self._times.unix_s[index])
+            return Frame(index, round(index / self._fps * 1e9), image, dropped)
+        return Frame(index, self._times.t_mono_ns[index], image, dropped, self._times.unix_s[index])
+
+    def _index(self) -> int:
+        """The number of the frame that was read last."""
+        elapsed_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) - self._start_ms
+        place = elapsed_ms / 1000 * self._fps
+        if self._damaged:
+            return max(self._next_index, round(place))
+        self._steady = self._steady and abs(place - self._next_index) < 0.5
+        return self._next_index
+
+    def _advance(self) -> Image | None:
+        """The next frame that can be decoded; None at the end."""
+        image = _next(self._capture)
+        if image is not None:
+            return image
+        # The end of the file and a damaged place look the same. Asking again costs microseconds.
+        missing = max((self.total_frames or 0) - self._next_index, 0)
+        for _ in range(missing + _PATIENCE_FRAMES):
+            image = _next(self._capture)
+            if image is None:
+                continue
+            if not self._steady:
+                self._problem(
+                    f"{self._path}: damaged behind frame {self._next_index - 1}; its time stamps are irregular, so the "
+                    "frames behind it cannot be numbered and were not looked at"
+                )
+                return None
+            self._damaged = True
+            return image
+        return None
 
     def _rate(self, wanted: float | None) -> float:
         stated = float(self._capture.get(cv2.CAP_PROP_FPS))
@@ -135,7 +177,7 @@ class VideoFileCamera:
         if expected is not None and self._read < expected:
             self._problem(
                 f"{self._path}: {self._read} frames could be read of the {expected} it should hold; "
-                f"the last {expected - self._read} are lost (file cut short or damaged)"
+                f"{expected - self._read} are lost (file cut short or damaged)"
             )
         elif expected is not None and self._read > expected:
             self._problem(f"{self._path}: the header says {expected} frames, {self._read} were read")
@@ -164,11 +206,10 @@ class OpenCvCapture:
             CameraLost: it cannot be opened.
         """
         self._settings = settings
-        self.name = source_name(settings)
         self._capture = self._open_stream() if settings.source == "rtsp" else self._open_device()
         if not self._capture.isOpened():
             self._capture.release()
-            raise CameraLost(f"{self.name}: cannot be opened ({self._advice()})")
+            raise CameraLost(f"cannot be opened: {self._advice()}")
 
     def read(self) -> tuple[Image, float | None] | None:
         """The next frame and the device's time stamp (ms, the driver's clock; None where there is none), or None."""

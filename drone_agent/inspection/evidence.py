@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -105,35 +104,55 @@ def frame_evidence(
 
 def _localise(tiles: Ints, u: Floats, v: Floats, cell_px: float, scores: Sequence[TileScore]) -> Floats:
     """How strongly the model points at each (tile, place), 0 to 1; u, v are the place in the tile, 0 to 1."""
-    share = np.zeros(len(tiles))
-    for tile in np.unique(tiles):
-        mine = tiles == tile
-        score = scores[int(tile)]
-        size = score.tile.size_px
-        if score.cells is not None:
-            share[mine] = _share_of_map(score.cells, u[mine], v[mine], cell_px / size)
-        elif score.peak_x_px is not None and score.peak_y_px is not None:
-            peak_u, peak_v = (score.peak_x_px - score.tile.x_px) / size, (score.peak_y_px - score.tile.y_px) / size
-            # Without a map, a bell of a sixth of the tile around the peak.
-            share[mine] = np.exp(-((u[mine] - peak_u) ** 2 + (v[mine] - peak_v) ** 2) / (2 * (1 / 6) ** 2))
-        else:
-            share[mine] = 1.0
+    share = np.ones(len(tiles))
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for tile in np.unique(tiles).tolist():
+        cells = scores[tile].cells
+        kinds.setdefault(() if cells is None else cells.shape, []).append(tile)
+    place = np.zeros(len(scores), np.int64)
+    for shape, members in kinds.items():
+        if not shape:
+            _share_of_peaks(share, tiles, u, v, [(tile, scores[tile]) for tile in members])
+            continue
+        mine = np.isin(tiles, members) if len(kinds) > 1 else slice(None)
+        place[members] = np.arange(len(members))
+        maps = np.stack([cells for tile in members if (cells := scores[tile].cells) is not None])
+        # Tiles of one frame may differ in size, but hardly ever do; the reach of a cell follows the first.
+        strong = _strong_places(maps, cell_px / scores[members[0]].tile.size_px)
+        rows, columns = (v[mine] * shape[0]).astype(np.int64), (u[mine] * shape[1]).astype(np.int64)
+        share[mine] = strong[place[tiles[mine]], rows, columns]
     return share
 
 
-def _share_of_map(cells: npt.NDArray[np.float32], u: Floats, v: Floats, cell_share: float) -> Floats:
-    rows, columns = cells.shape
+def _strong_places(maps: npt.NDArray[np.float32], cell_share: float) -> npt.NDArray[np.float32]:
+    """Shares of N maps (N, h, w) relative to each one's strongest, 0 to 1; a place takes the most within a cell."""
     # Shares below zero speak against a crack; if all do, the bias made the tile positive and only their order counts.
-    strong = np.maximum(cells, 0.0) if cells.max() > 0 else cells - cells.min()
-    top = float(strong.max())
-    if top <= 0:
-        return np.ones(len(u))
+    strong = np.maximum(maps, 0.0)
+    top = strong.max(axis=(1, 2))
+    for i in np.flatnonzero(top <= 0):
+        strong[i] = maps[i] - maps[i].min()
+        top[i] = strong[i].max()
+    strong[top <= 0] = 1.0
+    strong /= np.where(top > 0, top, 1.0)[:, None, None].astype(np.float32)
     # A cell of the wall may hold several places of the map: it takes the strongest.
-    reach_r, reach_c = (max(1, 2 * round(cell_share * n / 2 - 0.5) + 1) for n in (rows, columns))
-    if reach_r > 1 or reach_c > 1:
-        strong = cv2.dilate(strong, np.ones((reach_r, reach_c), np.uint8))
-    picked: Floats = strong[(v * rows).astype(np.int64), (u * columns).astype(np.int64)].astype(np.float64) / top
-    return picked
+    for axis in (1, 2):
+        reach = round(cell_share * maps.shape[axis] / 2 - 0.5)
+        if reach > 0:
+            pad = [(0, 0), (0, 0), (0, 0)]
+            pad[axis] = (reach, reach)
+            strong = np.lib.stride_tricks.sliding_window_view(np.pad(strong, pad), 2 * reach + 1, axis).max(axis=-1)
+    return strong
+
+
+def _share_of_peaks(share: Floats, tiles: Ints, u: Floats, v: Floats, members: Sequence[tuple[int, TileScore]]) -> None:
+    """Without a map: a bell of a sixth of the tile around the peak; without a peak the whole tile."""
+    for tile, score in members:
+        if score.peak_x_px is None or score.peak_y_px is None:
+            continue
+        mine = tiles == tile
+        size = score.tile.size_px
+        peak_u, peak_v = (score.peak_x_px - score.tile.x_px) / size, (score.peak_y_px - score.tile.y_px) / size
+        share[mine] = np.exp(-18.0 * ((u[mine] - peak_u) ** 2 + (v[mine] - peak_v) ** 2))
 
 
 def add_looks(

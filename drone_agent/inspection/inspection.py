@@ -11,6 +11,7 @@ The facade of this folder: the agent hands in each frame's scores and pose and g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -252,14 +253,18 @@ class Inspection:
                 if slot is not None:
                     weights.append(max(0.0, float(grid.log_odds[slot]) - self._settings.prior_log_odds))
                     offsets.append((step_c, step_r))
-        pull = np.clip(np.average(offsets, axis=0, weights=weights), -0.49, 0.49) if sum(weights) > 0 else np.zeros(2)
-        along, height = (column + 0.5 + float(pull[0])) * grid.cell, (row + 0.5 + float(pull[1])) * grid.cell
+        total = sum(weights) or 1.0
+        pull_c, pull_r = (
+            min(0.49, max(-0.49, sum(w * offset[axis] for w, offset in zip(weights, offsets, strict=True)) / total))
+            for axis in (0, 1)
+        )
+        along, height = (column + 0.5 + pull_c) * grid.cell, (row + 0.5 + pull_r) * grid.cell
         return Place(face.name, along, height, (column, row), face.unit)
 
     def _taken(self, place: Place) -> bool:
         spacing = self._settings.mark_spacing_m if place.unit == "m" else self._settings.image.spacing_px
         near = (
-            np.hypot(other.place.along - place.along, other.place.height - place.height) < spacing
+            math.hypot(other.place.along - place.along, other.place.height - place.height) < spacing
             for other in self._sightings.values()
             if other.place.face == place.face
         )
@@ -289,7 +294,7 @@ class Inspection:
         if spacing is None:
             spacing = self._settings.mark_spacing_m if place.unit == "m" else self._settings.image.spacing_px
         marks = self._marks.get(place.face, ())
-        return any(np.hypot(along - place.along, height - place.height) < spacing for along, height in marks)
+        return any(math.hypot(along - place.along, height - place.height) < spacing for along, height in marks)
 
 
 def _number(value: float) -> float | None:
@@ -359,12 +364,14 @@ def _place_tiles(frame: Frame, view: View, scores: Sequence[TileScore]) -> tuple
     pixels[:, 1] = np.concatenate([y, y, y + side, y + side, y + side / 2, peak_y])
     points = view.to_face(pixels)
     quads = points.place[: 4 * n].reshape(4, n, 2).transpose(1, 0, 2)
-    centre = slice(4 * n, 5 * n)
     peaks = points.place[5 * n :]
     gsd = 1000 * np.sqrt(_areas(quads)) / side
     viewpoint = view.viewpoint or (np.nan, np.nan, np.nan)
     usable = np.isfinite(quads).all(axis=(1, 2))
-    metric = view.face.unit == "m"
+    ranges, incidences, sigmas = (
+        values[4 * n : 5 * n].tolist() for values in (points.range_m, points.incidence, points.sigma_m)
+    )
+    gsds = gsd.tolist() if view.face.unit == "m" else [math.nan] * n
     looks = tuple(
         Look(
             t_mono_ns=frame.t_mono_ns,
@@ -372,10 +379,10 @@ def _place_tiles(frame: Frame, view: View, scores: Sequence[TileScore]) -> tuple
             score=scores[i],
             face=view.face.name,
             quad=quads[i],
-            range_m=float(points.range_m[centre][i]),
-            incidence=float(points.incidence[centre][i]),
-            gsd_mm_px=float(gsd[i]) if metric else float("nan"),
-            sigma_m=float(points.sigma_m[centre][i]),
+            range_m=ranges[i],
+            incidence=incidences[i],
+            gsd_mm_px=gsds[i],
+            sigma_m=sigmas[i],
             viewpoint=viewpoint,
         )
         for i in np.flatnonzero(usable).tolist()

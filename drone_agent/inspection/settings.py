@@ -10,7 +10,7 @@ from drone_agent.settings import Settings
 
 
 class ImageSurfaceSettings(Settings):
-    """A recording without telemetry: the cells are squares of the picture, and they mean only what the camera sees now."""
+    """A recording without telemetry: the cells are squares of the picture and mean only what the camera sees now."""
 
     cell_px: int = Field(
         56,

@@ -7,6 +7,7 @@ from drone_agent.marking.dry_run import DryRunSprayer
 from drone_agent.marking.guard_client import GuardClient, spawn_guard
 from drone_agent.marking.guarded import GuardedSprayer
 from drone_agent.marking.mavlink import CommandLink, MavlinkSprayer
+from drone_agent.marking.off import remember
 from drone_agent.marking.settings import MarkingSettings
 from drone_agent.marking.sprayer import SupervisedSprayer
 from drone_agent.marking.valves import valve_spec
@@ -27,6 +28,7 @@ def build_sprayer(settings: MarkingSettings, clock: Clock, link: CommandLink | N
     """
     if settings.sprayer == "dry_run":
         return DryRunSprayer(clock)
+    remember(valve_spec(settings, None if link is None else link.connection))
     if settings.sprayer == "mavlink":
         if link is None:
             raise ConfigError("marking.sprayer: mavlink needs a live vehicle connection (vehicle.link.connection)")

@@ -55,6 +55,10 @@ class DryRunSprayer:
         else:
             self._done.append(self._result(order, now_ns, reason))
 
+    def sensed(self, order_id: int) -> tuple[int | None, int | None]:  # noqa: ARG002 - the protocol's signature
+        """No sense input."""
+        return None, None
+
     def describe(self) -> Mapping[str, Any]:
         """Facts for the flight log."""
         return {"kind": "dry_run", "paints": False}

@@ -11,7 +11,7 @@ from enum import StrEnum
 from drone_agent.marking import polygon
 from drone_agent.marking.lead import Aim, FacePosition, NoAim, axis_incidence, solve
 from drone_agent.marking.ledger import Ledger
-from drone_agent.marking.settings import RETURNING_MODES, FacePolygon, GeoPolygon, MarkingSettings
+from drone_agent.marking.settings import RETURNING_MODES, AreaSettings, FacePolygon, GeoPolygon, MarkingSettings
 from drone_agent.values import GeoPoint, Place, Refusal, Sighting, SprayOrder, VehicleState
 
 # EKF_STATUS_REPORT.flags, https://mavlink.io/en/messages/ardupilotmega.html#EKF_STATUS_FLAGS
@@ -62,7 +62,20 @@ class Reason(StrEnum):
     CLOCK = "clock"
 
 
-Findings = list[tuple[Reason, str]]
+Spots = list[tuple[float, float]]
+
+
+class Findings:
+    """The failing interlocks of one decision, in order."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Reason] = []
+        self.details: list[str] = []
+
+    def add(self, reason: Reason, detail: str) -> None:
+        """One more: what was found, what is allowed."""
+        self.reasons.append(reason)
+        self.details.append(detail)
 
 
 def decide(
@@ -88,9 +101,9 @@ def decide(
     Returns:
         An order whose every interlock holds, or the refusal with all failing reasons.
     """
-    found: Findings = []
+    found = Findings()
     if fault is not None:
-        found.append((Reason.SPRAYER_FAULT, fault))
+        found.add(Reason.SPRAYER_FAULT, fault)
     _check_clocks(found, now_ns, sighting, vehicle, where)
     _check_permission(found, now_ns, vehicle, settings)
     _check_freshness(found, now_ns, vehicle, where, settings)
@@ -99,12 +112,12 @@ def decide(
     aim = _aim(found, now_ns, sighting, vehicle, settings, where)
     _check_area(found, sighting, vehicle, aim, settings)
     _check_account(found, now_ns, sighting, ledger, aim, settings)
-    if found or aim is None:
+    if found.reasons or aim is None:
         return Refusal(
             sighting_id=sighting.sighting_id,
             t_mono_ns=now_ns,
-            reasons=tuple(reason.value for reason, _ in found),
-            details=tuple(detail for _, detail in found),
+            reasons=tuple(reason.value for reason in found.reasons),
+            details=tuple(found.details),
         )
     return SprayOrder(
         order_id=ledger.next_order_id,
@@ -120,9 +133,10 @@ def decide(
 def still_permitted(now_ns: int, vehicle: VehicleState, settings: MarkingSettings) -> tuple[str, ...]:
     """Which of the interlocks that a person or the autopilot can withdraw at any moment fail now.
 
-    For orders that have left but not ended: armed in the configuration, switch, vehicle armed, mode, failsafe, heartbeat.
+    For orders that have left but not ended: armed in the configuration, switch, vehicle armed, mode, failsafe,
+    heartbeat.
     """
-    found: Findings = []
+    found = Findings()
     _check_permission(found, now_ns, vehicle, settings)
     if settings.interlocks.heartbeat:
         _check_age(
@@ -132,7 +146,7 @@ def still_permitted(now_ns: int, vehicle: VehicleState, settings: MarkingSetting
             _age_ns(vehicle.heartbeat_age_ns, vehicle, now_ns),
             settings.limits.heartbeat_max_age_ms,
         )
-    return tuple(reason.value for reason, _ in found)
+    return tuple(reason.value for reason in found.reasons)
 
 
 def _check_clocks(
@@ -143,36 +157,33 @@ def _check_clocks(
         times["position"] = where.t_mono_ns
     for name, t_ns in times.items():
         if t_ns > now_ns:
-            found.append((Reason.CLOCK, f"the {name} is {(t_ns - now_ns) / 1e6:.0f} ms in the future"))
+            found.add(Reason.CLOCK, f"the {name} is {(t_ns - now_ns) / 1e6:.0f} ms in the future")
 
 
 def _check_permission(found: Findings, now_ns: int, vehicle: VehicleState, settings: MarkingSettings) -> None:
     on, limits = settings.interlocks, settings.limits
     if not settings.armed:
-        found.append((Reason.NOT_ARMED, "marking.armed is false"))
+        found.add(Reason.NOT_ARMED, "marking.armed is false")
     _check_switch(found, now_ns, vehicle, settings)
     if on.vehicle_armed and vehicle.armed is not True:
-        found.append((Reason.VEHICLE_DISARMED, f"vehicle armed: {_said(vehicle.armed)}"))
+        found.add(Reason.VEHICLE_DISARMED, f"vehicle armed: {_said(vehicle.armed)}")
     if on.mode and vehicle.mode not in limits.modes:
-        found.append((Reason.MODE, f"mode {_said(vehicle.mode)}, allowed {', '.join(limits.modes)}"))
+        found.add(Reason.MODE, f"mode {_said(vehicle.mode)}, allowed {', '.join(limits.modes)}")
     if on.failsafe and vehicle.failsafe is not False:
-        found.append((Reason.FAILSAFE, f"failsafe: {_said(vehicle.failsafe)}"))
+        found.add(Reason.FAILSAFE, f"failsafe: {_said(vehicle.failsafe)}")
     if on.failsafe and vehicle.mode in RETURNING_MODES:
-        found.append((Reason.RETURNING, f"mode {vehicle.mode}"))
+        found.add(Reason.RETURNING, f"mode {vehicle.mode}")
 
 
 def _check_switch(found: Findings, now_ns: int, vehicle: VehicleState, settings: MarkingSettings) -> None:
     switch = settings.arming_switch
     if switch.source == "command" and vehicle.command_armed is not True:
-        found.append((Reason.SWITCH_OFF, f"armed by command: {_said(vehicle.command_armed)}"))
+        found.add(Reason.SWITCH_OFF, f"armed by command: {_said(vehicle.command_armed)}")
     if switch.source == "rc":
         pwm = vehicle.rc_switch_us
         if pwm is None or not switch.rc_on_min_us <= pwm <= switch.rc_on_max_us:
-            found.append(
-                (
-                    Reason.SWITCH_OFF,
-                    f"RC switch {_said(pwm)} us, on is {switch.rc_on_min_us} to {switch.rc_on_max_us}",
-                )
+            found.add(
+                Reason.SWITCH_OFF, f"RC switch {_said(pwm)} us, on is {switch.rc_on_min_us} to {switch.rc_on_max_us}"
             )
         _check_age(
             found, Reason.SWITCH_STALE, "RC reading", _age_ns(vehicle.rc_age_ns, vehicle, now_ns), switch.rc_max_age_ms
@@ -198,11 +209,10 @@ def _check_freshness(
     if on.position and limits.position_source == "gps":
         fix, h_acc = vehicle.fix_type, vehicle.h_acc_m
         if fix is None or fix < limits.gps_min_fix or h_acc is None or not 0 <= h_acc <= limits.gps_max_h_acc_m:
-            found.append(
-                (
-                    Reason.POSITION_BAD,
-                    f"GPS fix {_said(fix)} (at least {limits.gps_min_fix}), accuracy {_said(h_acc)} m (at most {limits.gps_max_h_acc_m})",
-                )
+            found.add(
+                Reason.POSITION_BAD,
+                f"GPS fix {_said(fix)} (at least {limits.gps_min_fix}), accuracy {_said(h_acc)} m (at most "
+                f"{limits.gps_max_h_acc_m})",
             )
     if on.range_fresh:
         age = _age_ns(vehicle.range_age_ns, vehicle, now_ns)
@@ -216,7 +226,7 @@ def _check_ekf(found: Findings, flags: int | None, settings: MarkingSettings) ->
     needed = _EKF_ATTITUDE | _EKF_VELOCITY_HORIZ
     bad = _EKF_CONST_POS | _EKF_UNINITIALIZED | _EKF_GPS_GLITCHING
     if flags is None or flags & needed != needed or not flags & position or flags & bad:
-        found.append((Reason.EKF_BAD, f"EKF flags {'unknown' if flags is None else hex(flags)}"))
+        found.add(Reason.EKF_BAD, f"EKF flags {'unknown' if flags is None else hex(flags)}")
 
 
 def _check_flight(
@@ -249,11 +259,10 @@ def _check_flight(
 def _check_sighting(found: Findings, now_ns: int, sighting: Sighting, settings: MarkingSettings) -> None:
     on, limits = settings.interlocks, settings.limits
     if on.evidence and not (sighting.log_odds >= limits.min_log_odds and sighting.looks >= limits.min_looks):
-        found.append(
-            (
-                Reason.EVIDENCE,
-                f"log-odds {sighting.log_odds:.2f} from {sighting.looks} looks, at least {limits.min_log_odds} from {limits.min_looks}",
-            )
+        found.add(
+            Reason.EVIDENCE,
+            f"log-odds {sighting.log_odds:.2f} from {sighting.looks} looks, at least {limits.min_log_odds} "
+            f"from {limits.min_looks}",
         )
     if on.sighting_age:
         age = now_ns - sighting.t_mono_ns
@@ -269,14 +278,14 @@ def _aim(
     where: FacePosition | None,
 ) -> Aim | None:
     if sighting.place.unit != "m":
-        found.append((Reason.NO_PLACE, "the sighting is placed in the image only, not on the structure"))
+        found.add(Reason.NO_PLACE, "the sighting is placed in the image only, not on the structure")
         return None
     if where is None or where.face != sighting.place.face:
-        found.append((Reason.NO_PLACE, f"the camera's position before face {sighting.place.face} is not known"))
+        found.add(Reason.NO_PLACE, f"the camera's position before face {sighting.place.face} is not known")
         return None
     range_m = _range_m(now_ns, vehicle, settings)
     if range_m is None:
-        found.append((Reason.UNREACHABLE, "the distance to the wall is not known"))
+        found.add(Reason.UNREACHABLE, "the distance to the wall is not known")
         return None
     sigmas_known = sighting.sigma_m is not None and vehicle.pose_sigma_m is not None
     aim = solve(
@@ -293,7 +302,7 @@ def _aim(
         settings.lead,
     )
     if isinstance(aim, NoAim):
-        found.append((Reason(aim.reason), aim.detail))
+        found.add(Reason(aim.reason), aim.detail)
         return None
     if settings.interlocks.uncertainty:
         sigma_m = aim.sigma_m if sigmas_known else None
@@ -306,35 +315,41 @@ def _aim(
 def _check_area(
     found: Findings, sighting: Sighting, vehicle: VehicleState, aim: Aim | None, settings: MarkingSettings
 ) -> None:
-    area, face = settings.area, sighting.place.face
     spots = [(sighting.place.along, sighting.place.height)]
     if aim is not None:
         spots.append((aim.impact_along_m, aim.impact_height_m))
     positions = (sighting.geo, vehicle.geo)
+    _check_exclusions(found, sighting.place.face, spots, positions, settings.area)
+    if settings.interlocks.area:
+        _check_inclusions(found, sighting.place.face, spots, positions, settings.area)
+
+
+def _check_exclusions(
+    found: Findings, face: str, spots: Spots, positions: tuple[GeoPoint | None, ...], area: AreaSettings
+) -> None:
     for spot in spots:
         if any(_face_holds(p, face, spot, -area.margin_m) is not False for p in area.exclude_faces):
-            found.append((Reason.EXCLUDED_AREA, f"({spot[0]:.2f}, {spot[1]:.2f}) m on {face} is excluded"))
+            found.add(Reason.EXCLUDED_AREA, f"{_said_spot(spot)} on {face} is excluded")
             break
     for geo in positions:
         if any(_geo_holds(p, geo, -area.margin_m) is not False for p in area.exclude_geo):
-            found.append((Reason.EXCLUDED_AREA, f"{_said_geo(geo)} is excluded, or cannot be told"))
+            found.add(Reason.EXCLUDED_AREA, f"{_said_geo(geo)} is excluded, or cannot be told")
             break
-    if not settings.interlocks.area:
-        return
+
+
+def _check_inclusions(
+    found: Findings, face: str, spots: Spots, positions: tuple[GeoPoint | None, ...], area: AreaSettings
+) -> None:
     if not area.faces and not area.geofence:
-        found.append((Reason.OUTSIDE_AREA, "no marking area is drawn"))
-    if area.faces:
-        for spot in spots:
-            if not any(_face_holds(p, face, spot, area.margin_m) is True for p in area.faces):
-                found.append(
-                    (Reason.OUTSIDE_AREA, f"({spot[0]:.2f}, {spot[1]:.2f}) m on {face} lies in no marking area")
-                )
-                break
-    if area.geofence:
-        for geo in positions:
-            if not any(_geo_holds(p, geo, area.margin_m) is True for p in area.geofence):
-                found.append((Reason.OUTSIDE_AREA, f"{_said_geo(geo)} lies outside the geofence, or cannot be told"))
-                break
+        found.add(Reason.OUTSIDE_AREA, "no marking area is drawn")
+    for spot in spots if area.faces else ():
+        if not any(_face_holds(p, face, spot, area.margin_m) is True for p in area.faces):
+            found.add(Reason.OUTSIDE_AREA, f"{_said_spot(spot)} on {face} lies in no marking area")
+            break
+    for geo in positions if area.geofence else ():
+        if not any(_geo_holds(p, geo, area.margin_m) is True for p in area.geofence):
+            found.add(Reason.OUTSIDE_AREA, f"{_said_geo(geo)} lies outside the geofence, or cannot be told")
+            break
 
 
 def _check_account(
@@ -345,27 +360,23 @@ def _check_account(
     if on.cooldown and ledger.last_close_ns is not None:
         pause_ns = open_at_ns - ledger.last_close_ns
         if pause_ns < budget.cooldown_ms * 1_000_000:
-            found.append(
-                (Reason.COOLDOWN, f"{pause_ns / 1e6:.0f} ms after the last pulse, at least {budget.cooldown_ms} ms")
+            found.add(
+                Reason.COOLDOWN, f"{pause_ns / 1e6:.0f} ms after the last pulse, at least {budget.cooldown_ms} ms"
             )
     if on.cell_once and ledger.is_marked(sighting.place):
-        found.append((Reason.CELL_MARKED, f"cell {sighting.place.cell} of {sighting.place.face} is marked"))
+        found.add(Reason.CELL_MARKED, f"cell {sighting.place.cell} of {sighting.place.face} is marked")
     if budget.min_spacing_m > 0:
         nearest_m = ledger.nearest_mark_m(sighting.place.face, sighting.place.along, sighting.place.height)
         if not nearest_m >= budget.min_spacing_m:
-            found.append(
-                (Reason.TOO_CLOSE, f"{nearest_m:.2f} m from the nearest mark, at least {budget.min_spacing_m} m")
-            )
+            found.add(Reason.TOO_CLOSE, f"{nearest_m:.2f} m from the nearest mark, at least {budget.min_spacing_m} m")
     if on.count and ledger.count >= budget.max_sprays:
-        found.append((Reason.COUNT_USED_UP, f"{ledger.count} sprays, at most {budget.max_sprays}"))
+        found.add(Reason.COUNT_USED_UP, f"{ledger.count} sprays, at most {budget.max_sprays}")
     # The dead-man lets no pulse last longer than max_open_ms: with that in reserve the budget holds whatever happens.
     longest_ms = max(budget.open_ms, settings.guard.max_open_ms)
     if on.open_time and ledger.open_ns + longest_ms * 1_000_000 > budget.max_total_open_ms * 1_000_000:
-        found.append(
-            (
-                Reason.OPEN_TIME_USED_UP,
-                f"open for {ledger.open_ns / 1e6:.0f} ms, {longest_ms} ms more would pass {budget.max_total_open_ms} ms",
-            )
+        found.add(
+            Reason.OPEN_TIME_USED_UP,
+            f"open for {ledger.open_ns / 1e6:.0f} ms, {longest_ms} ms more would pass {budget.max_total_open_ms} ms",
         )
 
 
@@ -387,9 +398,9 @@ def _age_ns(age_ns: int | None, vehicle: VehicleState, now_ns: int) -> int | Non
 
 def _check_age(found: Findings, reason: Reason, name: str, age_ns: int | None, max_age_ms: int) -> None:
     if age_ns is None:
-        found.append((reason, f"{name}: none"))
+        found.add(reason, f"{name}: none")
     elif age_ns > max_age_ms * 1_000_000:
-        found.append((reason, f"{name} {age_ns / 1e6:.0f} ms old, at most {max_age_ms} ms"))
+        found.add(reason, f"{name} {age_ns / 1e6:.0f} ms old, at most {max_age_ms} ms")
 
 
 def _check_window(
@@ -397,7 +408,7 @@ def _check_window(
 ) -> None:
     # written so that NaN fails
     if value is None or not low <= value <= high:
-        found.append((reason, f"{name} {_said(value)} {unit}, allowed {low:g} to {high:g}"))
+        found.add(reason, f"{name} {_said(value)} {unit}, allowed {low:g} to {high:g}")
 
 
 def _face_holds(area: FacePolygon, face: str, spot: tuple[float, float], margin_m: float) -> bool | None:
@@ -428,6 +439,10 @@ def _said(value: object) -> str:
     if value is None:
         return "unknown"
     return f"{value:.2f}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _said_spot(spot: tuple[float, float]) -> str:
+    return f"({spot[0]:.2f}, {spot[1]:.2f}) m"
 
 
 def _said_geo(geo: GeoPoint | None) -> str:

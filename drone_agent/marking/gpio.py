@@ -17,7 +17,7 @@ _FACTORIES = {
 }
 
 
-def pin_factory(name: str) -> Any:  # noqa: ANN401 - gpiozero carries no types
+def pin_factory(name: str) -> Any:
     """Creates gpiozero's pin factory `name`, never another: gpiozero's own search would fall back without a word.
 
     Raises:
@@ -32,7 +32,8 @@ def pin_factory(name: str) -> Any:  # noqa: ANN401 - gpiozero carries no types
         return getattr(importlib.import_module(module_name), class_name)()
     except Exception as error:
         raise SprayerError(
-            f"marking.gpio.pin_factory: {name} cannot be used on this machine ({type(error).__name__}: {error}); install its "
+            f"marking.gpio.pin_factory: {name} cannot be used on this machine ({type(error).__name__}: {error}); "
+            f"install its "
             "package, or choose the factory that the board supports"
         ) from error
 
@@ -45,7 +46,7 @@ class GpiozeroValve:
         factory: an existing pin factory in place of the one that `spec` names.
     """
 
-    def __init__(self, spec: Spec, factory: Any = None) -> None:  # noqa: ANN401 - gpiozero carries no types
+    def __init__(self, spec: Spec, factory: Any = None) -> None:
         wanted = str(spec.get("pin_factory", "lgpio"))
         made = factory if factory is not None else pin_factory(wanted)
         self._device: Any = None
@@ -53,7 +54,8 @@ class GpiozeroValve:
         self._factory = made if factory is None else None
         try:
             gpiozero = importlib.import_module("gpiozero")
-            # initial_value=False writes the closed level together with the direction; None would keep what the pin floats at
+            # initial_value=False writes the closed level together with the direction; None would keep what the pin
+            # floats at
             self._device = gpiozero.DigitalOutputDevice(
                 spec["pin"], active_high=bool(spec.get("active_high", True)), initial_value=False, pin_factory=made
             )

@@ -21,7 +21,7 @@ class GpiodValve:
         library: a module with libgpiod's `request_lines`, in place of the installed one.
     """
 
-    def __init__(self, spec: Spec, library: Any = None) -> None:  # noqa: ANN401 - the bindings are optional
+    def __init__(self, spec: Spec, library: Any = None) -> None:
         self._request: Any = None
         chip, self._line = str(spec.get("chip")), int(spec["line"])
         self._sense_line: int | None = spec.get("sense_line")

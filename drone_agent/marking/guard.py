@@ -1,8 +1,9 @@
 """Who makes sure that the valve closes? The dead-man: a process of its own that alone holds the valve.
 
-It opens only on an order, and closes at the end of the order, after `max_open_ms`, when the agent's heartbeat is older than
-`heartbeat_timeout_ms`, when its parent dies (pipe end and PR_SET_PDEATHSIG), on SIGTERM, SIGHUP and SIGINT, on a message
-that does not check, after the machine slept, and on any error of its own. It keeps the cool-down by itself.
+It opens only on an order, and closes at the end of the order, after `max_open_ms`, when the agent's heartbeat is
+older than `heartbeat_timeout_ms`, when its parent dies (pipe end and PR_SET_PDEATHSIG), on SIGTERM, SIGHUP and
+SIGINT, on a message that does not check, after the machine slept, and on any error of its own. It keeps the cool-down
+by itself.
 
 All times are CLOCK_MONOTONIC; only the time asleep is taken from CLOCK_BOOTTIME. Only the standard library is imported.
 `python -m drone_agent.marking.guard JSON` is started by `guard_client.spawn_guard`; messages go over stdin and stdout.
@@ -353,7 +354,7 @@ def serve(
     Returns:
         Why it ended.
     """
-    os.set_blocking(reports_fd, False)  # noqa: FBT003 - the function's only argument
+    os.set_blocking(reports_fd, False)
 
     def report(kind: str, **fields: object) -> None:
         with suppress(OSError):

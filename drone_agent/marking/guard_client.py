@@ -1,7 +1,8 @@
 """How does the agent give orders to its dead-man, and what if the dead-man itself dies?
 
-One thread sends the heartbeat, for as long as the main loop comes round, and reads the reports. A dead-man that ends or falls
-silent is killed, the valve is closed by a fresh process (`drone_agent.marking.off`), and no order is given any more.
+One thread sends the heartbeat, for as long as the main loop comes round, and reads the reports. A dead-man that ends
+or falls silent is killed, the valve is closed by a fresh process (`drone_agent.marking.off`), and no order is given
+any more.
 """
 
 from __future__ import annotations
@@ -130,7 +131,10 @@ def guard_task(settings: MarkingSettings) -> dict[str, Any]:
 
 
 def spawn_guard(settings: MarkingSettings) -> GuardProcess:
-    """Starts the dead-man for the configured valve. Call it from the main thread: the dead-man ends with that thread."""
+    """Starts the dead-man for the configured valve. Call it from the main thread.
+
+    The dead-man ends with that thread.
+    """
     return GuardProcess(guard_task(settings))
 
 
@@ -163,7 +167,7 @@ class GuardClient:
         self._touched_ns = self._heard_ns = clock.now_mono_ns()
         self._closing = False
         self._lost = False
-        os.set_blocking(handle.commands_fd, False)  # noqa: FBT003 - the function's only argument
+        os.set_blocking(handle.commands_fd, False)
         try:
             self._await_ready()
         except SprayerError:
@@ -187,7 +191,10 @@ class GuardClient:
         self._touched_ns = self._clock.now_mono_ns()
 
     def order(self, order: SprayOrder) -> SprayResult | None:
-        """Sends an order ahead of time; the dead-man opens on its own clock. A result at once only if it cannot be sent."""
+        """Sends an order ahead of time; the dead-man opens on its own clock.
+
+        A result at once only if it cannot be sent.
+        """
         with self._lock:
             fault = self._fault or ("the dead-man is closed" if self._closing else None)
             if fault is not None or order.order_id in self._under_way:
@@ -301,7 +308,9 @@ class GuardClient:
             return
         command = [sys.executable, "-m", "drone_agent.marking.off", "--valve", json.dumps(dict(self._valve))]
         try:
-            subprocess.run(command, check=True, timeout=_OFF_TIMEOUT_S, env=child_environment())  # noqa: S603 - our own module
+            subprocess.run(  # noqa: S603 - our own module
+                command, check=True, timeout=_OFF_TIMEOUT_S, env=child_environment()
+            )
         except (OSError, subprocess.SubprocessError) as error:
             log.critical("the valve could not be closed from another process: %s", error)
 

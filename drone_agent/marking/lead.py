@@ -22,8 +22,9 @@ _HOVER_M_S = 0.02
 class FacePosition:
     """Where the camera is before a face, and how it moves and looks, at one instant.
 
-    Metres on the face, `distance_m` from it (perpendicular, > 0 in front). `heading` is the camera axis' horizontal angle
-    from straight-into-the-wall, positive to the right; `pitch` positive up; `roll` positive right side down (rad).
+    Metres on the face, `distance_m` from it (perpendicular, > 0 in front). `heading` is the camera axis' horizontal
+    angle from straight-into-the-wall, positive to the right; `pitch` positive up; `roll` positive right side down
+    (rad).
     """
 
     t_mono_ns: int
@@ -71,15 +72,18 @@ def face_position(
     origin_ned: tuple[float, float, float],
     along_bearing: float,
     camera_body_m: tuple[float, float, float] = (0, 0, 0),
+    camera_rpy: tuple[float, float, float] = (0, 0, 0),
 ) -> FacePosition:
     """Puts a pose before a vertical face.
 
     Args:
-        pose: vehicle pose in NED; the camera looks along body x.
+        pose: vehicle pose in NED.
         face: name of the face.
         origin_ned: the face's (along 0, height 0) corner in NED (m).
-        along_bearing: bearing of `along` from north (rad); the wall is looked at with bearing `along_bearing` - 90 degrees.
+        along_bearing: bearing of `along` from north (rad); the wall is looked at with bearing `along_bearing` - 90
+            degrees.
         camera_body_m: camera against the vehicle's reference point, forward-right-down (m).
+        camera_rpy: the camera's attitude on the vehicle: roll, pitch, yaw (rad; 0 = axis along body x).
 
     Returns:
         The camera's position, attitude and velocity in the face's frame.
@@ -88,6 +92,7 @@ def face_position(
     body = _body_to_ned(pose.roll, pose.pitch, pose.yaw, (forward, right, down))
     north = pose.north_m + body[0] - origin_ned[0]
     east = pose.east_m + body[1] - origin_ned[1]
+    heading, pitch, roll = _camera_attitude(pose, camera_rpy)
     cos_b, sin_b = math.cos(along_bearing), math.sin(along_bearing)
     # into the wall: the bearing of `along` turned left by 90 degrees
     into_n, into_e = sin_b, -cos_b
@@ -97,9 +102,9 @@ def face_position(
         along_m=north * cos_b + east * sin_b,
         height_m=origin_ned[2] - (pose.down_m + body[2]),
         distance_m=-(north * into_n + east * into_e),
-        heading=math.remainder(pose.yaw - (along_bearing - math.pi / 2), math.tau),
-        pitch=pose.pitch,
-        roll=pose.roll,
+        heading=math.remainder(heading - (along_bearing - math.pi / 2), math.tau),
+        pitch=pitch,
+        roll=roll,
         vel_along_m_s=pose.vel_north_m_s * cos_b + pose.vel_east_m_s * sin_b,
         vel_up_m_s=-pose.vel_down_m_s,
         vel_out_m_s=-(pose.vel_north_m_s * into_n + pose.vel_east_m_s * into_e),
@@ -155,7 +160,8 @@ def solve(
     if not (into > 0.2 and gap_m > 0 and closing_m_s > 0.2):
         return NoAim(
             "unreachable",
-            f"the jet does not meet the wall ({gap_m:.2f} m away, {math.degrees(math.acos(min(1.0, max(-1.0, into)))):.0f} degrees off)",
+            f"the jet does not meet the wall ({gap_m:.2f} m away, "
+            f"{math.degrees(math.acos(min(1.0, max(-1.0, into)))):.0f} degrees off)",
         )
     flight_s = gap_m / closing_m_s
     speed = nozzle.paint_speed_m_s
@@ -194,12 +200,14 @@ def solve(
     if not miss_m(open_at_ns) <= lead.max_miss_m:
         return NoAim(
             "late",
-            f"the valve should have opened {-(ideal_ns - now_ns) / 1e6:.0f} ms ago, an order needs {lead.min_notice_ms} ms notice",
+            f"the valve should have opened {-(ideal_ns - now_ns) / 1e6:.0f} ms ago, an order needs "
+            f"{lead.min_notice_ms} ms notice",
         )
     if open_at_ns - now_ns > lead.max_ahead_ms * 1e6:
         return NoAim(
             "too_early",
-            f"the nozzle passes the crack in {(open_at_ns - now_ns) / 1e6:.0f} ms (at most {lead.max_ahead_ms} ms ahead)",
+            f"the nozzle passes the crack in {(open_at_ns - now_ns) / 1e6:.0f} ms (at most {lead.max_ahead_ms} ms "
+            f"ahead)",
         )
     s = offset_s(open_at_ns)
     return Aim(
@@ -207,8 +215,8 @@ def solve(
         impact_along_m=reach_along + where.vel_along_m_s * s,
         impact_height_m=reach_height + where.vel_up_m_s * s,
         sigma_m=_impact_sigma(
-            target_sigma_m, pose_sigma_m, (open_at_ns - target_t_ns) / 1e9, max(0.0, (open_at_ns - where.t_mono_ns) / 1e9),
-            gap_m, flight_s, math.sqrt(v_sq), open_ms, nozzle, lead,
+            target_sigma_m, pose_sigma_m, (open_at_ns - target_t_ns) / 1e9, max(0.0, (open_at_ns - where.t_mono_ns) /
+            1e9), gap_m, flight_s, math.sqrt(v_sq), open_ms, nozzle, lead,
         ),
         miss_m=miss_m(open_at_ns),
         flight_ns=round(flight_s * 1e9),
@@ -241,6 +249,16 @@ def _impact_sigma(
         (_GRAVITY_M_S2 * flight_s**2) ** 2 + (speed_m_s * flight_s) ** 2
     )
     return math.sqrt(wander + sight + aim + latency + pulse + prediction + jet)
+
+
+def _camera_attitude(pose: Pose, camera_rpy: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Bearing and elevation of the camera's axis and the turn about it (rad)."""
+    forward, right, down = (
+        _body_to_ned(pose.roll, pose.pitch, pose.yaw, _body_to_ned(*camera_rpy, axis))
+        for axis in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    )
+    pitch = math.asin(max(-1.0, min(1.0, -forward[2])))
+    return math.atan2(forward[1], forward[0]), pitch, math.atan2(right[2], down[2])
 
 
 def _body_to_ned(roll: float, pitch: float, yaw: float, v: tuple[float, float, float]) -> tuple[float, float, float]:

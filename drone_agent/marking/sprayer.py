@@ -28,3 +28,6 @@ class SupervisedSprayer(Sprayer, Protocol):
     @property
     def fault(self) -> str | None:
         """Why no order may be given any more (one line), or None. Once set it stays: repair, then restart."""
+
+    def sensed(self, order_id: int) -> tuple[int | None, int | None]:
+        """When a sense input saw the valve itself open and close for an order (ns); None without one."""

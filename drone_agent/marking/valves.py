@@ -5,6 +5,7 @@ Only the standard library here: the dead-man and the switch-off helper must star
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from drone_agent.marking.settings import MarkingSettings
 
 Spec = Mapping[str, Any]
+
+# Imported only where it is used: gpiozero alone costs half a second on a Pi.
+_VALVES = {
+    "trace": ("drone_agent.marking.trace", "TraceValve"),
+    "gpio": ("drone_agent.marking.gpio", "GpiozeroValve"),
+    "gpiod": ("drone_agent.marking.gpiod", "GpiodValve"),
+    "mavlink": ("drone_agent.marking.mavlink_valve", "MavlinkValve"),
+}
 
 
 class Valve(Protocol):
@@ -40,7 +49,8 @@ def valve_spec(settings: MarkingSettings, connection: str | None = None) -> dict
 
     Args:
         settings: the marking block.
-        connection: the vehicle's MAVLink connection, for `mavlink` without a `guard_connection`: only to switch off after the
+        connection: the vehicle's MAVLink connection, for `mavlink` without a `guard_connection`: only to switch off
+            after the
             agent has ended.
     """
     block = getattr(settings, settings.sprayer, None)
@@ -57,21 +67,8 @@ def open_valve(spec: Spec) -> Valve:
         SprayerError: unknown kind, or the hardware cannot be set up.
     """
     kind = spec.get("kind")
-    # each backend is imported only where it is used: gpiozero alone costs half a second on a Pi
-    if kind == "trace":
-        from drone_agent.marking.trace import TraceValve  # noqa: PLC0415
-
-        return TraceValve(spec)
-    if kind == "gpio":
-        from drone_agent.marking.gpio import GpiozeroValve  # noqa: PLC0415
-
-        return GpiozeroValve(spec)
-    if kind == "gpiod":
-        from drone_agent.marking.gpiod import GpiodValve  # noqa: PLC0415
-
-        return GpiodValve(spec)
-    if kind == "mavlink":
-        from drone_agent.marking.mavlink_valve import MavlinkValve  # noqa: PLC0415
-
-        return MavlinkValve(spec)
-    raise SprayerError(f"marking.sprayer: {kind!r} has no valve; allowed are trace, gpio, gpiod, mavlink")
+    if kind not in _VALVES:
+        raise SprayerError(f"marking.sprayer: {kind!r} has no valve; allowed are {', '.join(_VALVES)}")
+    module, name = _VALVES[kind]
+    valve: Valve = getattr(importlib.import_module(module), name)(spec)
+    return valve

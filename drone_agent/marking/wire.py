@@ -58,7 +58,10 @@ class Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Message]:
-        """Messages that are complete with `data`. Raises WireError for a bad or endless line; nothing after it is trusted."""
+        """Messages that are complete with `data`. Raises WireError for a bad or endless line.
+
+        Nothing after it is trusted.
+        """
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE:
             raise WireError("endless line")

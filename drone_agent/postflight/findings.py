@@ -38,7 +38,7 @@ class Finding:
     """One find: sightings that belong together.
 
     `along`, `height` are the middle of its extent, `along_range` and `height_range` the extent itself (outer edges of
-    the cells), all in `unit`. `length` is the longest way through its cells plus one cell; `cells` how many there are.
+    the cells), all in `unit`. `length` is the longest way through `cells` (column, row) plus one cell.
     `sightings` are ordered by evidence, the strongest first.
     """
 
@@ -50,7 +50,7 @@ class Finding:
     along_range: tuple[float, float]
     height_range: tuple[float, float]
     length: float
-    cells: int
+    cells: frozenset[Cell]
     sightings: tuple[SightingRecord, ...]
 
     @property
@@ -166,7 +166,7 @@ def _finding(
         along_range=along,
         height_range=height,
         length=(length + 1) * cell,
-        cells=len(cells),
+        cells=frozenset(cells),
         sightings=tuple(strongest),
     )
 

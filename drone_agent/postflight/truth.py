@@ -1,7 +1,7 @@
 """How much of what is really there did a flight find, and how much did it make up? For walls whose cracks are known.
 
-A truth is a `truth.json` beside a picture of the wall, one pixel a millimetre or so: 255 is crack, 128 formwork joint. The wall
-is upright and runs east, seen by a viewer who looks north; its place is given in the autopilot's local frame.
+A truth is a `truth.json` beside a picture of the wall, one pixel a millimetre or so: 255 is crack, 128 formwork joint.
+The wall is upright and runs east, seen by a viewer who looks north; its place is given in the autopilot's local frame.
 """
 
 from __future__ import annotations

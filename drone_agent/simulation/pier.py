@@ -130,7 +130,7 @@ def coverage(points_px: Points, widths_px: npt.NDArray[np.float64], shape: tuple
     """How much of each pixel a ribbon covers, 0 to 1 (float32, `shape` = rows, columns).
 
     `points_px` (n x 2) are x, y with pixel centres at .5; `widths_px` (n) may be below 1. The share covered is the
-    overlap, along the ribbon's normal, with a box as wide as the pixel's step across it, so the sum over a row (or over a
+    overlap, along the ribbon's normal, with a box as wide as the pixel's step across it, so the sum over a row (or a
     column, where the ribbon is flatter) is the ribbon's width along that row, whatever the width.
     """
     out = np.zeros(shape, dtype=np.float32)

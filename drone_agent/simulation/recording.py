@@ -30,7 +30,7 @@ from drone_agent.values import GeoPoint, Image
 ORIGIN = GeoPoint(lat_deg=47.0, lon_deg=8.0, alt_amsl_m=500.0)
 FIRST_PASS_UTC = datetime(2026, 5, 4, 9, 0, 0, tzinfo=UTC)
 
-_CAMERA = Pinhole(width=640, height=480, fx=1680.0, fy=1680.0, cx=319.5, cy=239.5)
+CAMERA = Pinhole(width=640, height=480, fx=1680.0, fy=1680.0, cx=319.5, cy=239.5)
 _FPS = 6.0
 _EXPOSURE_S = 0.002
 _NOISE = 1.0
@@ -73,13 +73,14 @@ class Scene:
     camera: Pinhole
 
 
-def make_scene(seed: int, pier_m: tuple[float, float] = (4.0, 1.2), passes: int = 2) -> Scene:
+def make_scene(seed: int, pier_m: tuple[float, float] = (4.0, 1.2), passes: int = 2, camera: Pinhole = CAMERA) -> Scene:
     """Builds pier, flight and the camera's exposure times (boot time, s) without rendering anything.
 
     Args:
         seed: seed of everything random.
         pier_m: (width, height) of the face shown.
         passes: how often the vehicle flies past; they lie centred on the face, 0.38 m apart.
+        camera: what films; the default sees 0.95 mm a pixel from the stand-off of 1.6 m.
     """
     pier = make_pier(seed, *pier_m)
     board = Board(pier.texture, pier.mm_px, _STANDOFF_M, 0.0, _PIER_FOOT_M)
@@ -93,7 +94,7 @@ def make_scene(seed: int, pier_m: tuple[float, float] = (4.0, 1.2), passes: int 
     period_s = 1.0 / _FPS * (1.0 + rng.normal(0.0, 2e-4))
     times = flight.start_s + 0.021 + period_s * np.arange(count) + rng.normal(0.0, 0.0012, count)
     site = Site(ORIGIN, boot_unix_s, _STANDOFF_M)
-    return Scene(pier, board, flight, site, tuple(float(t) for t in np.round(times, 6)), _CAMERA)
+    return Scene(pier, board, flight, site, tuple(float(t) for t in np.round(times, 6)), camera)
 
 
 def shipped_recording() -> Recording:
@@ -119,6 +120,7 @@ def make_recording(
     progress: Progress | None = None,
     pier_m: tuple[float, float] = (4.0, 1.2),
     passes: int = 2,
+    camera: Pinhole = CAMERA,
 ) -> Recording:
     """Flies past a seeded pier and writes the recording into `folder`, which is created.
 
@@ -130,6 +132,7 @@ def make_recording(
         progress: called with (frames done, frames in all) after each frame.
         pier_m: (width, height) of the face shown.
         passes: how often the vehicle flies past.
+        camera: what films.
 
     Raises:
         InputError: if the folder cannot be written or the video encoder is missing.
@@ -137,7 +140,7 @@ def make_recording(
     recording = _paths(folder, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scene = make_scene(seed, pier_m, passes)
+        scene = make_scene(seed, pier_m, passes, camera)
         _write_video(recording.video, scene, np.random.default_rng([seed, 2]), progress)
         _write_frames_csv(recording.frames_csv, scene)
         flight = scene.flight

@@ -21,8 +21,8 @@ _KEPT_PAIRS = 2000
 class ClockFit:
     """The host's clock against the autopilot's boot clock over one flight.
 
-    `offset_s` is the median of (host unix time - boot time), `spread_s` the distance from the 5th to the 95th percentile
-    about it (link and scheduling delays). `boot_s` and `offsets_s` keep a thinned course, ordered by boot time.
+    `offset_s` is the median of (host unix time - boot time), `spread_s` the distance from its 5th to its 95th
+    percentile (link and scheduling delays). `boot_s` and `offsets_s` keep a thinned course, ordered by boot time.
     """
 
     offset_s: float
@@ -103,8 +103,8 @@ def check_same_flight(
     covered = (boot >= clock.first_boot_s) & (boot <= clock.last_boot_s)
     if not covered.any():
         raise InputError(
-            f"{telemetry} is from another flight: it covers {clock.first_boot_s:.1f} to {clock.last_boot_s:.1f} s after the "
-            f"autopilot's boot, {recording} {boot.min():.1f} to {boot.max():.1f} s"
+            f"{telemetry} is from another flight: it covers {clock.first_boot_s:.1f} to {clock.last_boot_s:.1f} s "
+            f"after the autopilot's boot, {recording} {boot.min():.1f} to {boot.max():.1f} s"
         )
     timed = [
         (frame[0], frame[1]) for frame, inside in zip(frames, covered, strict=True) if inside and frame[1] is not None
@@ -117,7 +117,8 @@ def check_same_flight(
     if abs(off) > max_offset_s:
         raise InputError(
             f"{telemetry} is from another flight: {boot_s[0]:.1f} s after the autopilot's boot it says "
-            f"{_when(clock.unix_at(float(boot_s[0])))}, {recording} {_when(float(unix_s[0]))} (allowed: {max_offset_s:g} s apart)"
+            f"{_when(clock.unix_at(float(boot_s[0])))}, {recording} {_when(float(unix_s[0]))} "
+            f"(allowed: {max_offset_s:g} s apart)"
         )
 
 

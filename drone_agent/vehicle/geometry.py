@@ -179,7 +179,8 @@ def _mount_of(path: Path, data: object, default: CameraMountSettings) -> tuple[F
         return mount_rotation(0.0, 0.0, 0.0), default.offset_m
     if not isinstance(data, dict):
         raise InputError(
-            f'{path}: mount: found {data!r}, allowed is "forward" or an object with roll_deg, pitch_deg, yaw_deg, offset_m'
+            f'{path}: mount: found {data!r}, allowed is "forward" or an object with roll_deg, pitch_deg, '
+            "yaw_deg, offset_m"
         )
     known = {"roll_deg", "pitch_deg", "yaw_deg", "offset_m"}
     if unknown := sorted(set(data) - known):
@@ -264,8 +265,8 @@ def fit_face(poses: Iterable[Pose], camera: CameraModel, standoff_m: float, name
 
     The plane is vertical and square to the circular median of the horizontal viewing direction. Its distance is the
     median over the poses of (position along that direction + forward range), with `standoff_m` for a pose without
-    range. The origin is the point of the plane nearest to the autopilot's local origin, at its height: along counts from
-    there to the right, height from there up; both may be negative.
+    range. The origin is the point of the plane nearest to the autopilot's local origin, at its height: along
+    counts from there to the right, height from there up; both may be negative.
 
     Args:
         poses: the flight's poses, or those so far.
@@ -313,8 +314,8 @@ def _circular_median(angles: Floats) -> float:
 class WallView:
     """One frame in front of one face; implements `inspection.projection.View`.
 
-    `turn` (3x3) turns camera vectors into (along, height, depth); `position` is the camera in these axes, depth negative
-    in front of the wall.
+    `turn` (3x3) turns camera vectors into (along, height, depth); `position` is the camera in these axes, depth
+    negative in front of the wall.
     """
 
     face: FaceInfo
@@ -392,7 +393,7 @@ def ray_to_face(
 def geo_of(ned: tuple[float, float, float], pose: Pose) -> GeoPoint | None:
     """WGS 84 of a place in NED from the vehicle's own position in both; None if the vehicle has none.
 
-    Heights above sea level are used as if above the ellipsoid: over the few metres of the offset that makes no difference.
+    Heights above sea level are used as if above the ellipsoid: over a few metres that makes no difference.
     """
     if pose.geo is None:
         return None
@@ -473,9 +474,7 @@ class WallProjector:
         turn = axes @ body @ camera.mount
         vehicle = axes @ (np.array([pose.north_m, pose.east_m, pose.down_m]) - wall.origin_ned_m)
         lever = axes @ body @ camera.offset_m
-        range_sigma = self._vehicle.position_sigma_m if pose.h_acc_m is None else pose.sigma_m
-        if wall.how == "fitted":
-            range_sigma = self._surface.standoff_sigma_m
+        range_sigma = self._surface.standoff_sigma_m if wall.how == "fitted" else pose.sigma_m
         ahead = float((axes @ body[:, 0])[2])
         if pose.range_m is not None and ahead > _MIN_RANGE_COSINE:
             # What the range finder measures is nearer the truth than a plane in a drifting frame.

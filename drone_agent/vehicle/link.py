@@ -1,8 +1,8 @@
 """What does the autopilot say right now, and did it do what it was told? The live MAVLink connection.
 
-The agent is component 191 of the vehicle's own system (an onboard controller, never a ground station). One thread reads, sends
-the heartbeat and keeps the message rates. If that thread dies, nothing it has said counts any more: every call raises LinkLost and
-the vehicle's state is unknown.
+The agent is component 191 of the vehicle's own system (an onboard controller, never a ground station). One thread
+reads, sends the heartbeat and keeps the message rates. If that thread dies, nothing it has said counts any more:
+every call raises LinkLost and the vehicle's state is unknown.
 """
 
 from __future__ import annotations
@@ -120,8 +120,9 @@ class MavlinkLink:
         return self._reboots
 
     def on_change(self, listener: Callable[[str], None]) -> None:
-        """Calls `listener` on the link's thread with `mode change`, `arm`, `disarm`, `autopilot restart`, `link lost`, `link recovery`.
+        """Calls `listener` on the link's thread when the vehicle changes.
 
+        With `mode change`, `arm`, `disarm`, `disarm by command`, `autopilot restart`, `link lost` or `link recovery`.
         For paint: `Marker.interrupt`. It must return quickly and may send commands, but not wait for answers.
         """
         self._listeners.append(listener)
@@ -137,7 +138,10 @@ class MavlinkLink:
         return end
 
     def request_rate(self, message_type: str, rate_hz: float) -> None:
-        """Asks for a message now, after every restart of the autopilot, and whenever it stays away. Raises ValueError."""
+        """Asks for a message now, after every restart of the autopilot, and whenever it stays away.
+
+        Raises ValueError.
+        """
         with self._state_lock:
             self._rates.want(message_type, rate_hz)
 
@@ -195,7 +199,8 @@ class MavlinkLink:
             MAV_RESULT.
 
         Raises:
-            LinkLost: no fresh heartbeat, no answer in time, or no link. The command may have been executed all the same.
+            LinkLost: no fresh heartbeat, no answer in time, or no link. The command may have been executed all the
+                same.
         """
         self.check()
         age_ns = self.heartbeat_age_ns()
@@ -237,7 +242,7 @@ class MavlinkLink:
                 self._port = None
         self._failure = self._failure or f"{self.connection}: closed"
 
-    def _parser(self) -> Any:  # noqa: ANN401 - pymavlink carries no types
+    def _parser(self) -> Any:
         mav = dialect.MAVLink(None, srcSystem=self._system or 1, srcComponent=COMPONENT)
         mav.robust_parsing = True
         return mav
@@ -246,7 +251,7 @@ class MavlinkLink:
         try:
             while not self._stop.is_set():
                 self._turn()
-        except Exception as error:  # whatever it is, the state must not look alive
+        except Exception as error:  # noqa: BLE001 - whatever it is, the state must not look alive
             self._fail(
                 str(error)
                 if isinstance(error, LinkLost)
@@ -264,7 +269,7 @@ class MavlinkLink:
             if ready:
                 self._take(self._port.read())
         except LinkLost as error:
-            log.error("%s", error)
+            log.warning("%s", error)
             with self._send_lock:
                 self._port.close()
                 self._port = None
@@ -319,7 +324,7 @@ class MavlinkLink:
             elif message.get_type() == "COMMAND_LONG":
                 self._obey(message)
 
-    def _is_autopilot(self, message: Any) -> bool:  # noqa: ANN401 - pymavlink carries no types
+    def _is_autopilot(self, message: Any) -> bool:
         if message.get_srcComponent() != AUTOPILOT_COMPONENT:
             return False
         if self._system is None:
@@ -329,7 +334,7 @@ class MavlinkLink:
             self._mav.srcSystem = self._system
         return bool(message.get_srcSystem() == self._system)
 
-    def _hear(self, now_ns: int, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def _hear(self, now_ns: int, message: Any) -> None:
         kind = message.get_type()
         boot_ms = getattr(message, "time_boot_ms", None)
         if isinstance(boot_ms, int):
@@ -338,7 +343,7 @@ class MavlinkLink:
             self._rates.heard(kind)
             self._telemetry.feed(message, now_ns, min(self._offsets_ns, default=0))
         if kind == "HEARTBEAT":
-            self._hear_heartbeat(now_ns, message)
+            self._hear_heartbeat(now_ns)
         elif kind == "COMMAND_ACK":
             with self._acknowledged:
                 self._acks[message.command] = message.result
@@ -361,7 +366,7 @@ class MavlinkLink:
         # the least delayed of the last messages: no message can have come before it was sent
         self._offsets_ns = [*self._offsets_ns[-_OFFSET_WINDOW:], now_ns - boot_ms * 1_000_000]
 
-    def _hear_heartbeat(self, now_ns: int, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def _hear_heartbeat(self, now_ns: int) -> None:
         with self._state_lock:
             last = self._telemetry.heartbeats.last(now_ns)
         armed, mode = self._armed, self._mode
@@ -379,7 +384,7 @@ class MavlinkLink:
         if armed is not None and armed != self._armed:
             self._tell("arm" if self._armed else "disarm")
 
-    def _obey(self, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def _obey(self, message: Any) -> None:
         """The one command that is meant for this component: the marking's second key."""
         ours = message.target_system == self._system and message.target_component == COMPONENT
         foreign = (message.get_srcSystem(), message.get_srcComponent()) != (self._system, COMPONENT)
@@ -426,7 +431,7 @@ class MavlinkLink:
             except LinkLost as error:
                 log.warning("%s: %s", change, error)
 
-    def _send(self, message: Any) -> None:  # noqa: ANN401 - pymavlink carries no types
+    def _send(self, message: Any) -> None:
         with self._send_lock:
             if self._port is None:
                 raise LinkLost(f"{self.connection}: not connected")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 from pydantic import Field, field_validator
 
 from drone_agent.settings import Settings
@@ -15,14 +16,16 @@ class LinkSettings(Settings):
 
     connection: str | None = Field(
         None,
-        description="how the autopilot is reached: `/dev/serial/by-id/...:921600`, `udpin:0.0.0.0:14550`, `udpout:HOST:PORT` or "
+        description="how the autopilot is reached: `/dev/serial/by-id/...:921600`, `udpin:0.0.0.0:14550`, "
+        "`udpout:HOST:PORT` or "
         "`tcp:HOST:PORT`; not set: no vehicle",
     )
     heartbeat_timeout_s: float = Field(
         2.5,
         ge=0.5,
         le=30,
-        description="silence of the autopilot after which the link counts as lost (s); its heartbeat comes once a second",
+        description="silence of the autopilot after which the link counts as lost (s); its heartbeat comes once a "
+        "second",
     )
     reconnect_s: float = Field(
         30.0,
@@ -37,7 +40,8 @@ class LinkSettings(Settings):
         5.0,
         ge=1,
         le=20,
-        description="rate of GLOBAL_POSITION_INT, RC_CHANNELS, GPS_RAW_INT and EKF_STATUS_REPORT that is asked for (Hz)",
+        description="rate of GLOBAL_POSITION_INT, RC_CHANNELS, GPS_RAW_INT and EKF_STATUS_REPORT that is asked "
+        "for (Hz)",
     )
     text_per_s: float = Field(
         0.5,
@@ -54,7 +58,8 @@ class LinkSettings(Settings):
             return None
         if not _CONNECTION.fullmatch(value):
             raise ValueError(
-                f"{value!r} is no connection; allowed are /dev/...:BAUD, udpin:HOST:PORT, udpout:HOST:PORT, tcp:HOST:PORT"
+                f"{value!r} is no connection; allowed are /dev/...:BAUD, udpin:HOST:PORT, udpout:HOST:PORT, "
+                f"tcp:HOST:PORT"
             )
         if not value.startswith("/") and not 0 < int(value.rsplit(":", 1)[1]) < 65536:
             raise ValueError(f"{value!r}: the port must lie between 1 and 65535")

@@ -1,7 +1,7 @@
 """Where was the vehicle between two telemetry samples? A time-ordered buffer and its interpolation.
 
-Position: cubic Hermite through position and velocity (exact for constant acceleration; straight between the samples where no
-velocity came). Attitude: the shortest turn (slerp) between the two quaternions. Everything else: the last value said.
+Position: cubic Hermite through position and velocity (exact for constant acceleration; straight between the samples
+where no velocity came). Attitude: the shortest turn (slerp) between the two quaternions. The rest: the last value said.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Which messages must the autopilot be asked for now? It forgets at a restart, and a ground station can take rates away.
+"""Which messages must the autopilot be asked for now?
 
-Pure: told what arrives and when, it says what to ask for. Times are monotonic ns.
+It forgets at a restart, and a ground station can take rates away. Pure: told what arrives and when, it says what to
+ask for. Times are monotonic ns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Intervals are whole milliseconds, and at most this many different ones a link: ArduPilot accepts the eleventh and snaps it
-# to the nearest without a word.
+# Intervals are whole milliseconds, and at most this many different ones a link: ArduPilot accepts the eleventh and
+# snaps it to the nearest without a word.
 MAX_INTERVALS = 10
 
 _NS = 1_000_000_000

@@ -8,12 +8,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from drone_agent.settings import Settings
+from drone_agent.vehicle.link_settings import LinkSettings
 
 Vector = Annotated[tuple[float, float, float], Field()]
 
 
 class CameraMountSettings(Settings):
-    """The camera's optics and how it sits on the vehicle; a calibration file (`--camera camera.json`) overrides the optics."""
+    """Optics and how the camera sits on the vehicle; a calibration (`--camera camera.json`) overrides the optics."""
 
     hfov_deg: float = Field(
         62.0,
@@ -114,6 +115,7 @@ class VehicleSettings(Settings):
     rc_switch_channel: int = Field(
         7, description="RC channel whose position is reported as the marking switch (1 to 18).", ge=1, le=18
     )
+    link: LinkSettings = Field(default_factory=LinkSettings, description="The live connection to the autopilot.")
     mount: CameraMountSettings = Field(
         default_factory=CameraMountSettings, description="Optics and place of the camera."
     )
@@ -218,6 +220,7 @@ class SurfaceSettings(Settings):
                 raise ValueError("surface.faces: the name 'image' is kept for recordings without telemetry")
         if self.standoff_m > self.max_range_m:
             raise ValueError(
-                f"surface.standoff_m is {self.standoff_m:g}, allowed is surface.max_range_m ({self.max_range_m:g}) or less"
+                f"surface.standoff_m is {self.standoff_m:g}, allowed is surface.max_range_m "
+                f"({self.max_range_m:g}) or less"
             )
         return self

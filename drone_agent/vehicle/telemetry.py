@@ -6,6 +6,7 @@ Only the autopilot speaks: (system id, component 1). Ground stations and other c
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class Telemetry:
         self.rc_channels: Stream[tuple[int, ...]] = Stream(capacity)
         self.servos: Stream[tuple[int, ...]] = Stream(capacity)
         self.relays: Stream[tuple[int, int]] = Stream(capacity)
-        self.texts: list[StatusText] = []
+        self.texts: deque[StatusText] = deque(maxlen=capacity)
         self.refused = 0
         self._take: dict[str, Callable[[int, Any], None]] = {
             "HEARTBEAT": self._heartbeat,

@@ -1,7 +1,7 @@
 """Where was the vehicle at a frame's time, according to a recorded `.tlog`?
 
-A `.tlog` is a row of records: 8 bytes of host time (big-endian, microseconds of unix time) and one MAVLink packet. A recording
-may end in the middle of a record (pulled power) and hold damaged stretches: both are survived and reported.
+A `.tlog` is a row of records: 8 bytes of host time (big-endian, microseconds of unix time) and one MAVLink packet.
+A recording may end in the middle of a record (pulled power) and hold damaged stretches: both are survived and reported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Record:
 
 @dataclass(slots=True)
 class Damage:
-    """What could not be read: bytes skipped in `stretches` places, packets with a wrong checksum, bytes of a torn end."""
+    """What could not be read: bytes skipped in `stretches` places, damaged packets, bytes of a torn end."""
 
     skipped_bytes: int = 0
     stretches: int = 0

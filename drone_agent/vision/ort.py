@@ -13,8 +13,9 @@ import onnxruntime as ort
 
 from drone_agent.errors import ModelRejected
 from drone_agent.values import Image, Tile, TileScore, Verdict
-from drone_agent.vision.bundle import Bundle, open_session
+from drone_agent.vision.bundle import Bundle, load_bundle, open_session
 from drone_agent.vision.preprocess import crop, to_tile
+from drone_agent.vision.settings import VisionSettings
 
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -89,7 +90,7 @@ class OrtClassifier:
     def describe(self) -> Mapping[str, Any]:
         """Facts for the flight log: bundle, file, hash, operating point and runtime."""
         return {
-            "bundle": self.bundle.name,
+            "name": self.bundle.name,
             "version": self.bundle.manifest.version,
             "architecture": self.bundle.manifest.architecture,
             "file": self.bundle.file,
@@ -128,6 +129,23 @@ class OrtClassifier:
         verdict = Verdict.CRACK if p_crack >= self.threshold_p else Verdict.CLEAR
         peak_x_px, peak_y_px = _peak(tile, cells)
         return TileScore(tile, verdict, logit, p_crack, None, peak_x_px, peak_y_px, cells)
+
+
+def open_classifier(settings: VisionSettings) -> OrtClassifier:
+    """The classifier that `settings` ask for, warmed up.
+
+    Raises:
+        ModelRejected: the bundle or the runtime is not usable.
+    """
+    classifier = OrtClassifier(
+        load_bundle(settings.model, file=settings.file),
+        threads=settings.threads,
+        batch=settings.batch,
+        threshold_p=settings.threshold_p,
+        provider=settings.provider,
+    )
+    classifier.warm_up()
+    return classifier
 
 
 def sigmoid(logit: float) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 
 from drone_agent.ports import Classifier
 from drone_agent.values import Frame, Image, Tile, TileScore, Verdict
-from drone_agent.vision.bundle import GsdBand, load_bundle
-from drone_agent.vision.ort import OrtClassifier
+from drone_agent.vision.bundle import GsdBand
+from drone_agent.vision.ort import open_classifier
 from drone_agent.vision.preprocess import TILE_PX, to_tile
 from drone_agent.vision.quality import assess
 from drone_agent.vision.settings import QualitySettings, TilingSettings, VisionSettings
@@ -142,20 +142,12 @@ class Vision:
         return tuple(scores)
 
 
-def open_vision(settings: VisionSettings, *, warm_up: bool = True) -> Vision:
+def open_vision(settings: VisionSettings) -> Vision:
     """The classifier and pipeline that `settings` ask for, ready for the first frame.
 
     Raises:
         ModelRejected: the bundle or the runtime is not usable.
     """
-    bundle = load_bundle(settings.model, file=settings.file)
-    classifier = OrtClassifier(
-        bundle,
-        threads=settings.threads,
-        batch=settings.batch,
-        threshold_p=settings.threshold_p,
-        provider=settings.provider,
-    )
-    if warm_up:
-        classifier.warm_up()
+    classifier = open_classifier(settings)
+    bundle = classifier.bundle
     return Vision(classifier, settings.tiling, settings.quality, tile_px=bundle.tile_px, gsd=bundle.gsd)

@@ -152,8 +152,8 @@ def wall_flight(
         fraction = step / max(1, per_pass - 1)
         east = 0.45 + 9.1 * (fraction if leg % 2 == 0 else 1 - fraction) + rng.normal(0, 0.01)
         up = 2.32 + 0.48 * leg + rng.normal(0, 0.015)
-        blurred = leg == 1 and 0.30 < fraction < 0.36
-        lost = leg == 2 and 0.55 < fraction < 0.68
+        blurred = leg == 0 and 0.30 < fraction < 0.52
+        lost = leg == 2 and 0.45 < fraction < 0.68
         dropped = 3 if index == per_pass else 0
         dropped_total += dropped
         half_w, half_h = WIDTH_PX * GSD_MM / 2000, HEIGHT_PX * GSD_MM / 2000
@@ -185,6 +185,7 @@ def wall_flight(
                     entry[1 if blurred else 0] += 1
                     changed[column, row] = entry
             new = [c for c in due if c not in made and c in changed and looks[c][0] >= enough and not blurred][:2]
+        dim = int(rng.integers(0, 2))
         hits = [[640, 224, 224, 0.91, (c + 0.5) * CELL_M, (r + 0.5) * CELL_M] for c, r in new]
         say(
             "frame",
@@ -195,8 +196,8 @@ def wall_flight(
             no_pose="gap" if lost else None,
             tiles=15,
             cracks=len(hits),
-            unknown=15 if blurred else int(rng.integers(0, 2)),
-            unknown_reasons={"blur": 15} if blurred else {},
+            unknown=15 if blurred else dim,
+            unknown_reasons={"blur": 15} if blurred else {"flat": dim} if dim else {},
             p_max=0.91 if hits else float(rng.uniform(0, 0.3)),
             sharpness=18.0 if blurred else float(rng.normal(120, 8)),
             brightness=float(128 + 20 * math.sin(index / 30) + rng.normal(0, 1)),
@@ -300,7 +301,12 @@ def wall_flight(
         detail="" if end == "completed" else "stopped by the operator",
         host_seconds=14.7,
         host_fps=frames / 14.7,
-        host_stage_ms={"decode": 3.0, "model": 61.2, "place": 1.1, "log": 0.6},
+        host_stage_ms={
+            "decode": 3.0 * frames,
+            "vision": 61.2 * frames,
+            "inspection": 1.1 * frames,
+            "log": 0.6 * frames,
+        },
     )
     log.close()
     return log.folder

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,24 +8,35 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymavlink import mavutil
 from pymavlink.rotmat import Matrix3, Vector3
 
-from drone_agent.simulation.pier import CRACK
-from drone_agent.simulation.renderer import Board, Pinhole, Renderer, footprint, pixel_from_face, project, riverbank
+from drone_agent.simulation.renderer import (
+    Board,
+    Matrix,
+    Pinhole,
+    Renderer,
+    footprint,
+    pixel_from_face,
+    project,
+    riverbank,
+)
 from drone_agent.values import Image, Pose
 
 CAMERA = Pinhole(width=320, height=240, fx=800.0, fy=800.0, cx=159.5, cy=119.5)
 WALL_01 = Path(__file__).parents[3] / "shared" / "flight" / "wall-01"
 
 
+@functools.cache
+def blobs() -> Image:
+    noise = cv2.GaussianBlur(np.random.default_rng(1).standard_normal((1000, 2000, 3)), (0, 0), 4.0)
+    return np.asarray(np.clip(128.0 + 800.0 * noise, 0, 255), dtype=np.uint8)
+
+
 def board(texture: Image | None = None) -> Board:
-    if texture is None:
-        rng = np.random.default_rng(1)
-        blobs = cv2.GaussianBlur(rng.standard_normal((1000, 2000, 3)), (0, 0), 4.0)
-        texture = np.clip(128.0 + 800.0 * blobs, 0, 255).astype(np.uint8)
+    texture = blobs() if texture is None else texture
     return Board(texture, mm_px=1.0, north_m=2.0, east_m=-1.0, height_m=1.0)
 
 
@@ -63,6 +75,7 @@ def test_roll_to_the_right_turns_the_picture_to_the_left() -> None:
     assert u < CAMERA.cx + 40.0
 
 
+@settings(deadline=None)
 @given(
     st.floats(-0.3, 0.3),
     st.floats(-0.3, 0.3),
@@ -162,8 +175,7 @@ def test_conventions_are_those_of_the_recorded_flight() -> None:
     angle, place = np.array(angles), np.array(places)
     frames = np.loadtxt(WALL_01 / "frames.csv", delimiter=",", skiprows=1)
     video = cv2.VideoCapture(str(WALL_01 / "video.mp4"), cv2.CAP_FFMPEG)
-    gaps = []
-    for index in range(60, 780, 120):
+    for index in range(60, 560, 120):  # later it flies home, away from the wall
         video.set(cv2.CAP_PROP_POS_FRAMES, index)
         ok, picture = video.read()
         assert ok
@@ -174,8 +186,13 @@ def test_conventions_are_those_of_the_recorded_flight() -> None:
         to_pixel = pixel_from_face(camera, here, wall) @ wall.face_from_texture()
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.float32)
         darker = cv2.GaussianBlur(grey, (0, 0), 12.0) - grey
-        marked = cv2.warpPerspective((mask == CRACK).astype(np.float32), to_pixel, (1280, 720))
-        assert (marked > 0.5).sum() > 100
-        on, off = darker[marked > 0.5].mean(), darker[cv2.dilate(marked, np.ones((25, 25))) == 0].mean()
-        gaps.append(float(on - off))
-    assert min(gaps) > 8.0, gaps
+
+        def found(du: float, dv: float, darker: npt.NDArray[np.float32] = darker, m: Matrix = to_pixel) -> float:
+            shifted = np.array([[1.0, 0.0, du], [0.0, 1.0, dv], [0.0, 0.0, 1.0]]) @ m
+            marked = cv2.warpPerspective((mask > 0).astype(np.float32), shifted, (1280, 720)) > 0.5
+            assert marked.sum() > 5000
+            return float(darker[marked].mean())
+
+        here_found = found(0.0, 0.0)
+        assert here_found > 8.0
+        assert here_found > 1.3 * max(found(du, dv) for du, dv in ((-3, 0), (3, 0), (-3, 3), (3, -3)))

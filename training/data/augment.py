@@ -44,7 +44,9 @@ class View:
         zoom = self.side_px / out_px
         cos, sin = np.cos(self.angle_rad), np.sin(self.angle_rad)
         flip = -1.0 if self.mirrored else 1.0
-        linear = zoom * np.array([[cos * flip * self.stretch, -sin / self.stretch], [sin * flip * self.stretch, cos / self.stretch]])
+        linear = zoom * np.array(
+            [[cos * flip * self.stretch, -sin / self.stretch], [sin * flip * self.stretch, cos / self.stretch]]
+        )
         middle = np.full(2, (out_px - 1) / 2)
         shift = np.array([self.centre_x - 0.5, self.centre_y - 0.5]) - linear @ middle
         return np.hstack([linear, shift[:, None]])
@@ -53,13 +55,15 @@ class View:
 def cut(image: Image, view: View, out_px: int) -> Image:
     """Cut the view out of a photograph; outside its border it is mirrored.
 
-    Shrinking by more than a quarter goes over twice the size and averages, so that fine cracks fade instead of breaking up,
-    as they do in the area filter that flies.
+    Shrinking by more than a quarter goes over twice the size and averages, so that fine cracks fade instead of
+    breaking up, as they do in the area filter that flies.
     """
     factor = 2 if view.side_px / out_px > 1.25 else 1
     matrix = view.matrix(out_px * factor)
     size = (out_px * factor, out_px * factor)
-    tile = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101)
+    tile = cv2.warpAffine(
+        image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+    )
     if factor > 1:
         tile = cv2.resize(tile, (out_px, out_px), interpolation=cv2.INTER_AREA)
     return np.asarray(tile, np.uint8)
@@ -69,15 +73,17 @@ def cut_mask(mask: Image, view: View, out_px: int) -> Image:
     """Cut the view out of a mask; values are kept (nearest pixel)."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     matrix = view.matrix(out_px)
-    return np.asarray(cv2.warpAffine(mask, matrix, (out_px, out_px), flags=flags, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(mask, matrix, (out_px, out_px), flags=flags, borderMode=cv2.BORDER_REFLECT_101), np.uint8
+    )
 
 
 class Appearance:
     """Varies how a tile looks, not where things are.
 
     Args:
-        preset: "none"; "published" (brightness 0.3, contrast 0.3, saturation 0.2); "field" (exposure, white balance, colour
-            cast, focus and motion blur, loss of resolution, noise, JPEG, shadow edges, cables).
+        preset: "none"; "published" (brightness 0.3, contrast 0.3, saturation 0.2); "field" (exposure, white balance,
+            colour cast, focus and motion blur, loss of resolution, noise, JPEG, shadow edges, cables).
         seed: of the bank of noise.
     """
 
@@ -195,8 +201,10 @@ def _shadow(tile: Image, rng: Generator) -> Image:
     side = tile.shape[0]
     angle, offset = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(-0.4, 0.4)) * side
     softness, depth = float(rng.uniform(0.5, 8)), float(rng.uniform(0.3, 0.75))
-    along = (np.arange(side, dtype=np.float32) - side / 2)
-    distance = along[None, :] * np.float32(np.cos(angle)) + along[:, None] * np.float32(np.sin(angle)) - np.float32(offset)
+    along = np.arange(side, dtype=np.float32) - side / 2
+    distance = (
+        along[None, :] * np.float32(np.cos(angle)) + along[:, None] * np.float32(np.sin(angle)) - np.float32(offset)
+    )
     gain = 1 - (1 - depth) * np.clip(distance / softness + 0.5, 0, 1)
     return np.asarray(tile * gain[:, :, None], np.uint8)
 
@@ -211,5 +219,12 @@ def _cable(tile: Image, rng: Generator) -> Image:
     curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
     shade = [float(v) for v in np.clip(rng.uniform(0, 255) + rng.normal(0, 15, 3), 0, 255)]
     drawn = np.ascontiguousarray(tile).copy()
-    cv2.polylines(drawn, [np.rint(curve).astype(np.int32)], False, shade, int(rng.integers(1, 5)), cv2.LINE_AA)
+    cv2.polylines(
+        drawn,
+        [np.rint(curve).astype(np.int32)],
+        isClosed=False,
+        color=shade,
+        thickness=int(rng.integers(1, 5)),
+        lineType=cv2.LINE_AA,
+    )
     return drawn

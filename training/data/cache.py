@@ -1,7 +1,7 @@
 """How does training get its pixels without decoding a JPEG twice?
 
-Each data set is decoded once into two flat files (pictures, masks) that are mapped into memory. The folder's name carries
-the hash of the source, so a changed archive is decoded anew. Nothing here is committed.
+Each data set is decoded once into two flat files (pictures, masks) that are mapped into memory. The folder's name
+carries the hash of the source, so a changed archive is decoded anew. Nothing here is committed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Final
 
 import cv2
 import numpy as np
-from drone_agent.vision.preprocess import read_image
 from numpy.typing import NDArray
 
+from drone_agent.vision.preprocess import read_image
 from training.data.sources import Archive, DataError, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import draw
@@ -87,7 +87,11 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
     side = source.side_px
     shape = (len(items), side, side)
     images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
-    masks = np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape) if source.masks else None
+    masks = (
+        np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
+        if source.masks
+        else None
+    )
     for index, item in enumerate(items):
         image = read_image(archive.read(item.path))
         images[index] = fit_square(image, side, cv2.INTER_AREA)
@@ -110,7 +114,8 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
 def draw_synthetic(
     textures: Sequence[tuple[Photographs, list[int]]], cache: Path, count: int, seed: int
 ) -> Photographs:
-    """Return `count` drawn pictures with masks, every second one cracked, drawing them first if they are not in the cache.
+    """Return `count` drawn pictures with masks, every second one cracked, drawing them first if they are not in the
+    cache.
 
     Args:
         textures: data sets and the indices of their training photographs, from which sound squares are cut.
@@ -158,7 +163,9 @@ def _texture(photographs: Photographs, indices: list[int], rng: np.random.Genera
         y, x = rng.integers(0, image.shape[0] - side + 1, 2)
         if photographs.masks is None or not photographs.masks[index, y : y + side, x : x + side].any():
             square = image[y : y + side, x : x + side]
-            return np.asarray(cv2.resize(square, (SYNTHETIC_PX, SYNTHETIC_PX), interpolation=cv2.INTER_LINEAR), np.uint8)
+            return np.asarray(
+                cv2.resize(square, (SYNTHETIC_PX, SYNTHETIC_PX), interpolation=cv2.INTER_LINEAR), np.uint8
+            )
 
 
 def fit_square(image: NDArray[np.uint8], side: int, interpolation: int) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Which tiles is a model judged on? Fixed sets, the same for everybody.
 
-    evaluation_tiles("uav75", "val", Path("../shared/data")) -> EvaluationSet
+evaluation_tiles("uav75", "val", Path("../shared/data")) -> EvaluationSet
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 
 import cv2
 import numpy as np
-from drone_agent.vision.preprocess import to_tile
 from numpy.typing import NDArray
 
+from drone_agent.vision.preprocess import to_tile
 from training.data.cache import Photographs, load_photographs
 from training.data.sources import CRACK, DataError, get_source
 from training.data.splits import indices_of, read_split
@@ -89,8 +89,8 @@ def evaluation_tiles(
     """Return the fixed tiles of a set.
 
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
-    labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked) and those
-    of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
+    labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked)
+    and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
 
     Args:
         name: a key of `EVALUATION_SETS`.

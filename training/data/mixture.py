@@ -40,7 +40,8 @@ class Recipe:
     Attributes:
         kinds: share of tiles aimed at a crack, at a joint, at neither.
         zoom: range of photograph pixels for one tile pixel; drawn evenly in its logarithm.
-        whole: the range is instead the share of the photograph's side, whatever the tile's size (for photographs with one
+        whole: the range is instead the share of the photograph's side, whatever the tile's size (for photographs
+        with one
             label: a small part might lack the crack).
     """
 
@@ -178,8 +179,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
         """Return batch `step`.
 
         Returns:
-            tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (255 crack, 0 none,
-            `UNKNOWN_CELLS`), source int64 [B].
+            tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (255
+            crack, 0 none, `UNKNOWN_CELLS`), source int64 [B].
         """
         rng = np.random.default_rng((*self._key, step))
         tiles = np.empty((self._batch, self._px, self._px, 3), np.uint8)
@@ -200,7 +201,9 @@ class Mixture(Dataset[dict[str, Tensor]]):
         }
 
 
-def load_samplers(names: list[str], root: Path, cache: Path, splits: Path, *, synthetic_count: int, seed: int) -> dict[str, SourceSampler]:
+def load_samplers(
+    names: list[str], root: Path, cache: Path, splits: Path, *, synthetic_count: int, seed: int
+) -> dict[str, SourceSampler]:
     """Open the training part of each source.
 
     Raises:

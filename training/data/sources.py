@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 import numpy as np
-from drone_agent.vision.preprocess import read_image
 from numpy.typing import NDArray
+
+from drone_agent.vision.preprocess import read_image
 
 CRACK: Final = 255
 """Mask value: crack."""
@@ -108,8 +109,8 @@ class Source:
     licence: str
     citation: str
     side_px: int
-    masks: bool
     items: Callable[[Archive], list[Item]]
+    masks: bool
 
 
 def _pictures(archive: Archive) -> Iterator[PurePosixPath]:
@@ -179,17 +180,70 @@ SOURCES: Final[dict[str, Source]] = {
     source.name: source
     for source in (
         Source(
-            "metu-ccic", "train", "CC BY 4.0",
-            "Özgenel, Concrete Crack Images for Classification, Mendeley Data 5y9wdsg2zt", 227, False, _metu,
+            name="metu-ccic",
+            role="train",
+            licence="CC BY 4.0",
+            citation="Özgenel, Concrete Crack Images for Classification, Mendeley Data 5y9wdsg2zt",
+            side_px=227,
+            items=_metu,
+            masks=False,
         ),
-        Source("uav75", "train", "GPL-3.0 (repository)", "Benz, Debus, Ha, Rodehorst, UAV75, 2019", 512, True, _uav75),
-        Source("omu-quay", "train", "CC BY-SA 4.0", "OMU Geolab, cracks on port quays from a drone", 256, True, _omu),
-        Source("uavcrack", "train", "unclear; not redistributed", "UAV crack tiles", 256, True, _uavcrack),
-        Source("not-concrete", "train", "research use; not redistributed", "everyday photographs", 384, False, _all_negative),
-        Source("walls-external", "external", "none stated", "Rissbilder, Volker, noncrack", 448, True, _by_folder),
-        Source("brickwork-external", "external", "none stated", "brickwork cracks", 227, False, _by_folder),
+        Source(
+            name="uav75",
+            role="train",
+            licence="GPL-3.0 (repository)",
+            citation="Benz et al., UAV75",
+            side_px=512,
+            items=_uav75,
+            masks=True,
+        ),
+        Source(
+            name="omu-quay",
+            role="train",
+            licence="CC BY-SA 4.0",
+            citation="OMU Geolab, cracks on port quays from a drone",
+            side_px=256,
+            items=_omu,
+            masks=True,
+        ),
+        Source(
+            name="uavcrack",
+            role="train",
+            licence="unclear; not redistributed",
+            citation="crack tiles from drone and ground vehicle",
+            side_px=256,
+            items=_uavcrack,
+            masks=True,
+        ),
+        Source(
+            name="not-concrete",
+            role="train",
+            licence="research use; not redistributed",
+            citation="everyday photographs",
+            side_px=384,
+            items=_all_negative,
+            masks=False,
+        ),
+        Source(
+            name="walls-external",
+            role="external",
+            licence="none stated; not redistributed",
+            citation="Rissbilder, Volker, noncrack",
+            side_px=448,
+            items=_by_folder,
+            masks=True,
+        ),
+        Source(
+            name="brickwork-external",
+            role="external",
+            licence="none stated; not redistributed",
+            citation="brick walls",
+            side_px=227,
+            items=_by_folder,
+            masks=False,
+        ),
     )
-}  # fmt: skip
+}
 
 
 def get_source(name: str, *, for_training: bool) -> Source:

@@ -124,7 +124,9 @@ def read_split(source: str, folder: Path) -> list[SplitRow]:
         raise DataError(f"{path}: no split of {source}; run `crack-training split`")
     content = path.read_bytes()
     if _read_index(folder).get(path.name) != hashlib.sha256(content).hexdigest():
-        raise DataError(f"{path}: its SHA-256 is not the one in {INDEX}; restore the file or run `crack-training split`")
+        raise DataError(
+            f"{path}: its SHA-256 is not the one in {INDEX}; restore the file or run `crack-training split`"
+        )
     return [SplitRow(**row) for row in csv.DictReader(io.StringIO(content.decode("utf-8")))]
 
 
@@ -138,6 +140,7 @@ def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> li
     missing = [item.path for item in photographs.items if item.path not in split_of]
     if missing:
         raise DataError(
-            f"{photographs.name}: {len(missing)} photographs are in no split (first: {missing[0]}); run `crack-training split`"
+            f"{photographs.name}: {len(missing)} photographs are in no split (first: {missing[0]}); "
+            "run `crack-training split`"
         )
     return [index for index, item in enumerate(photographs.items) if split_of[item.path] == split]

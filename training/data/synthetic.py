@@ -1,7 +1,8 @@
-"""What do walls look like of which no photograph may be trained on? Brick, planks, slabs and cables, drawn; and cracks on them.
+"""What do walls look like of which no photograph may be trained on? Bricks, planks, slabs, cables; and cracks on them.
 
-The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the pictures
-are sound, half have one to three drawn cracks, on the same kinds of background: what tells them apart is the crack alone.
+The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the
+pictures are sound, half have one to three drawn cracks, on the same kinds of background: what tells them apart is the
+crack alone.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def draw(texture: Image, rng: Generator, *, cracked: bool) -> Drawn:
 
 
 def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
-    """Lay bricks in stretcher bond, each with its own colour, mortar lighter or darker, with a shadow under its edge."""
+    """Lay bricks in stretcher bond, each with its own colour, mortar lighter or darker, shaded below."""
     height = int(rng.integers(14, 90))
     width = int(height * rng.uniform(1.8, 3.6))
     mortar = max(1, int(height * rng.uniform(0.04, 0.25)))
@@ -87,11 +88,12 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
                 cv2.line(tint, (x0, y1 + 1), (x1, y1 + 1), [float(v * edge) for v in mortar_colour], 1 + mortar // 4)
     angle = float(rng.normal(0, 4))
     turn = cv2.getRotationMatrix2D((big / 2, big / 2), angle, 1.0)
-    tint = cv2.warpAffine(tint, turn, (big, big), borderMode=cv2.BORDER_REFLECT)
-    joint = cv2.warpAffine(joint, turn, (big, big), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    size, border = (big, big), cv2.BORDER_REFLECT
+    tint = np.asarray(cv2.warpAffine(tint, turn, size, borderMode=border), np.float32)
+    turned = cv2.warpAffine(joint, turn, size, flags=cv2.INTER_NEAREST, borderMode=border)
     inner = slice(height, height + SIDE_PX)
     tint = _wobble(tint, rng, float(rng.uniform(0, 1.5)))
-    mask[:] = joint[inner, inner]
+    mask[:] = turned[inner, inner]
     return np.asarray(tint[inner, inner] * relief, np.float32)
 
 
@@ -104,7 +106,8 @@ def _wobble(image: Float, rng: Generator, strength_px: float) -> Float:
         for _ in range(2)
     ]
     return np.asarray(
-        cv2.remap(image, grid_x + shift[0], grid_y + shift[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32
+        cv2.remap(image, grid_x + shift[0], grid_y + shift[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT),
+        np.float32,
     )
 
 
@@ -114,7 +117,11 @@ def _joints(canvas: Float, mask: Image, rng: Generator, pattern: str) -> Float:
     width = int(rng.choice([1, 1, 2, 2, 3, 4, 6, 9]))
     gain = np.ones((SIDE_PX, SIDE_PX), np.float32)
     depth = float(rng.uniform(0.15, 0.85) if rng.random() < 0.8 else rng.uniform(1.1, 1.6))
-    first = float(rng.uniform(0, np.pi)) if rng.random() < 0.3 else float(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.04))
+    first = (
+        float(rng.uniform(0, np.pi))
+        if rng.random() < 0.3
+        else float(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.04))
+    )
     for angle in (first,) if pattern == "planks" or rng.random() < 0.3 else (first, first + np.pi / 2):
         direction, normal = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
         for offset in np.arange(-380 + rng.uniform(0, spacing), 380, spacing):
@@ -145,9 +152,13 @@ def _shadow(canvas: Float, rng: Generator) -> Float:
 
 def _stains(canvas: Float, rng: Generator) -> Float:
     """Draw blotches and runs of water or rust, darker or lighter, with soft edges."""
-    cloud = cv2.resize(rng.standard_normal((6, 10)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    cloud = cv2.resize(
+        rng.standard_normal((6, 10)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC
+    )
     if rng.random() < 0.5:
-        cloud = cv2.resize(rng.standard_normal((2, 24)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+        cloud = cv2.resize(
+            rng.standard_normal((2, 24)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC
+        )
     share = 1 / (1 + np.exp(-(cloud - rng.uniform(0, 1)) * rng.uniform(2, 12)))
     tint = rng.uniform(0.5, 1.15) * rng.uniform(0.85, 1.15, 3)
     return np.asarray(canvas * (1 + share[:, :, None] * (tint - 1)), np.float32)
@@ -160,7 +171,14 @@ def _cables(canvas: Float, rng: Generator) -> Float:
         t = np.linspace(0, 1, 40)[:, None]
         curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
         shade = [float(v) for v in np.full(3, rng.uniform(0, 255))]
-        cv2.polylines(canvas, [np.rint(curve).astype(np.int32)], False, shade, int(rng.integers(1, 6)), cv2.LINE_AA)
+        cv2.polylines(
+            canvas,
+            [np.rint(curve).astype(np.int32)],
+            isClosed=False,
+            color=shade,
+            thickness=int(rng.integers(1, 6)),
+            lineType=cv2.LINE_AA,
+        )
     return canvas
 
 
@@ -168,7 +186,9 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
     width_px = float(np.exp(rng.uniform(np.log(0.7), np.log(7.0))))
     angle = float(rng.uniform(0, 2 * np.pi))
-    start = np.array([SIDE_PX / 2, SIDE_PX / 2]) + rng.uniform(-70, 70, 2) - 150 * np.array([np.cos(angle), np.sin(angle)])
+    start = (
+        np.array([SIDE_PX / 2, SIDE_PX / 2]) + rng.uniform(-70, 70, 2) - 150 * np.array([np.cos(angle), np.sin(angle)])
+    )
     depth = float(rng.uniform(0.25, 0.85)) if width_px > 1.5 else float(rng.uniform(0.3, 0.75))
     shift = 3  # sub-pixel drawing: coordinates in eighths
     big = np.zeros((SIDE_PX, SIDE_PX), np.float32)

@@ -1,8 +1,9 @@
 """When does a tile that was cut from a masked photograph count as crack, as sound, or as neither?
 
-The rule looks at the tile as the network sees it: how many of its 14 x 14 blocks the crack touches (its length), and which
-share of its pixels is crack. A tile is positive if the crack touches at least `MIN_BLOCKS` blocks (about 0.3 of the side)
-and covers at least `MIN_SHARE`; it is negative only if no pixel is crack or boxed; everything between is unsure and left out.
+The rule looks at the tile as the network sees it: how many of its 14 x 14 blocks the crack touches (its length), and
+which share of its pixels is crack. A tile is positive if the crack touches at least `MIN_BLOCKS` blocks (about 0.3
+of the side) and covers at least `MIN_SHARE`; it is negative only if no pixel is crack or boxed; everything between is
+unsure and left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What does a checkpoint hold, and how is a model read back from it?
 
-`best.pt` and `final.pt` (what is exported) hold plain values and tensors only, so they load with ``weights_only=True``::
+`best.pt` and `final.pt` (what is exported) hold plain values and tensors only, so they load with
+``weights_only=True``::
 
     {"format": 1,
      "model": "opnet",                 # a name for training.models.create
@@ -12,12 +13,12 @@
      "data": [{"name", "sha256", "licence", "train_tiles"}],
      "seed": 1, "commit": "..." | None, "hours": 0.7, "step": 12000, "criterion": 0.93}
 
-`last.pt` is the state from which `--resume` goes on: raw and averaged weights, auxiliary head, optimiser, random generators.
+`last.pt` is the state from which `--resume` goes on: raw and averaged weights, auxiliary head, optimiser, random
+generators.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; a kill in the middle leaves the old one."""
     temporary = path.with_suffix(".partial")
     torch.save({"format": FORMAT, **content}, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def cell_targets(cracks: Tensor, labels: Tensor, cells: tuple[int, int]) -> tupl
         cells: (h, w) of the feature map.
 
     Returns:
-        targets and weights, float [N, h, w]: 1 where a crack passes; weight 0 where nobody knows. In a cracked tile, cells
-        next to a crack have weight 0 if they are not cracked themselves: masks are a pixel or two off.
+        targets and weights, float [N, h, w]: 1 where a crack passes; weight 0 where nobody knows. In a cracked tile,
+        cells next to a crack have weight 0 if they are not cracked themselves: masks are a pixel or two off.
     """
     marked = (cracks == CRACK).to(torch.float32).unsqueeze(1)
     targets = functional.adaptive_max_pool2d(marked, cells)

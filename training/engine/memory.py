@@ -12,8 +12,8 @@ SETTINGS: Final = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "20000000000",
     "MALLOC_TOP_PAD_": "500000000",
-    # threads that wait for one another by spinning lose the core to whatever else runs (measured: 8 instead of 13 images a
-    # second beside one busy process)
+    # threads that wait for one another by spinning lose the core to whatever else runs (measured: 8 instead of 13
+    # images a second beside one busy process)
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 

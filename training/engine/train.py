@@ -26,7 +26,7 @@ from training.data.sources import SOURCES
 from training.engine import checkpoint
 from training.engine.losses import cell_loss, cell_targets, tile_loss
 from training.engine.validation import criterion, validate
-from training.models import CellClassifier, create
+from training.models import create
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Trainer:
             self.progress.seconds_in_stage += after - before
             before = time.monotonic()
             at = self.progress.step_in_stage
-            if at % 25 == 0:
+            if at % 10 == 0:
                 self._report(f"{stage.name} {at}/{stage.steps} {meter.text()}")
             if at % self.config.validation.every_steps == 0 and at < stage.steps:
                 self._validate_and_keep(stage, meter)
@@ -223,7 +223,7 @@ class Trainer:
     @torch.no_grad()
     def _average_weights(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)  # noqa: SLF001
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         for mine, its in zip(self.average.buffers(), self.model.buffers(), strict=True):
             if its.is_floating_point():
                 mine.lerp_(its, 1 - decay)
@@ -286,7 +286,9 @@ class Trainer:
         """
         content = checkpoint.load(self.folder / "last.pt")
         if content["config"] != self.config.model_dump(mode="json"):
-            raise checkpoint.CheckpointError(f"{self.folder / 'last.pt'}: written with another configuration; start anew")
+            raise checkpoint.CheckpointError(
+                f"{self.folder / 'last.pt'}: written with another configuration; start anew"
+            )
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])

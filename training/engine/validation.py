@@ -73,4 +73,6 @@ def validate(model: CellClassifier, sets: list[EvaluationSet], batch: int) -> li
 
 def criterion(results: list[Quick], weights: dict[str, float]) -> float:
     """Return the weighted mean of the scores: what decides which moment of a run is kept."""
-    return float(np.average([result.score() for result in results], weights=[weights[result.name] for result in results]))
+    return float(
+        np.average([result.score() for result in results], weights=[weights[result.name] for result in results])
+    )

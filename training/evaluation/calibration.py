@@ -95,7 +95,11 @@ def balanced_weights(scored: Sequence[Scored]) -> Floats:
     """A weight for each tile (all sets joined): classes weigh the same, and within a class every set."""
     parts = [np.zeros(len(item.labels)) for item in scored]
     for label in (True, False):
-        present = [(part, item.labels == label) for part, item in zip(parts, scored, strict=True) if (item.labels == label).any()]
+        present = [
+            (part, item.labels == label)
+            for part, item in zip(parts, scored, strict=True)
+            if (item.labels == label).any()
+        ]
         for part, of in present:
             part[of] = 1.0 / (len(present) * int(of.sum()))
     return np.concatenate(parts)

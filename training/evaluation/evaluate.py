@@ -168,7 +168,9 @@ def score(scorer: Scorer, tiles: EvaluationSet, progress: Progress | None = None
     )
 
 
-def result(scored: Scored, split: str, threshold_logit: float, *, resamples: int = RESAMPLES, seed: int = 0) -> SetResult:
+def result(
+    scored: Scored, split: str, threshold_logit: float, *, resamples: int = RESAMPLES, seed: int = 0
+) -> SetResult:
     """The figures of a scored set at a threshold."""
     metrics = measure(
         scored.logits, scored.labels, scored.groups, scored.kinds, threshold_logit, resamples=resamples, seed=seed
@@ -181,7 +183,10 @@ _COLUMNS = ("recall", "specificity", "accuracy", "f1", "auroc", "auprc")
 
 def rich_table(results: Sequence[SetResult], title: str, bars: Sequence[Bar] = ()) -> Table:
     """A table for the terminal; rates with their Clopper-Pearson interval, areas with that of the bootstrap."""
-    table = Table(title=title, caption="per cent; 95 % intervals: by tile (Clopper-Pearson), f1 and areas by photograph (bootstrap)")
+    table = Table(
+        title=title,
+        caption="per cent; 95 % intervals: by tile (Clopper-Pearson), f1 and areas by photograph (bootstrap)",
+    )
     for heading in ("set", "role", "cracks", "sound", *_COLUMNS, "kinds"):
         table.add_column(heading, justify="left" if heading in {"set", "role", "kinds"} else "right")
     for row in results:
@@ -227,7 +232,8 @@ def _cells(row: SetResult, bars: Sequence[Bar]) -> list[str]:
         estimate = metrics.by_tile.get(column) or metrics.by_group.get(column)
         cells.append(_estimate(estimate) + _mark(estimate, row.name, column, bars))
     kinds = (
-        f"{kind} {_estimate(value)}{_mark(value, row.name, kind, bars)}" for kind, value in sorted(metrics.kinds.items())
+        f"{kind} {_estimate(value)}{_mark(value, row.name, kind, bars)}"
+        for kind, value in sorted(metrics.kinds.items())
     )
     cells.append("; ".join(kinds) if len(metrics.kinds) > 2 else "")
     return cells

@@ -190,7 +190,10 @@ class SetMetrics:
                 key: {"value": r.value, "low": r.low, "high": r.high, "hits": r.hits, "total": r.total}
                 for key, r in self.by_tile.items()
             },
-            "by_group": {key: {"value": e.value, "low": _number(e.low), "high": _number(e.high)} for key, e in self.by_group.items()},
+            "by_group": {
+                key: {"value": e.value, "low": _number(e.low), "high": _number(e.high)}
+                for key, e in self.by_group.items()
+            },
             "kinds": {
                 key: {"value": r.value, "low": r.low, "high": r.high, "hits": r.hits, "total": r.total}
                 for key, r in self.kinds.items()
@@ -237,11 +240,13 @@ def measure(
         statistics["auroc"] = lambda weights: auroc(scores, labels, weights)
         statistics["auprc"] = lambda weights: auprc(scores, labels, weights)
     by_group = {
-        key: bootstrap_by_group(statistic, groups, resamples=resamples, seed=seed) for key, statistic in statistics.items()
+        key: bootstrap_by_group(statistic, groups, resamples=resamples, seed=seed)
+        for key, statistic in statistics.items()
     }
     kind_of = np.asarray(kinds, dtype=str)
     rates = {
-        str(kind): rate(int((right & (kind_of == kind)).sum()), int((kind_of == kind).sum())) for kind in np.unique(kind_of)
+        str(kind): rate(int((right & (kind_of == kind)).sum()), int((kind_of == kind).sum()))
+        for kind in np.unique(kind_of)
     }
     return SetMetrics(int(labels.sum()), int((~labels).sum()), len(set(groups)), by_tile, by_group, rates)
 

@@ -144,7 +144,12 @@ def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
     # lexsort takes its last key as the first: worst share, second worst, ..., then the widest gap
     best = int(np.lexsort((-gaps, *ranked[::-1]))[0])
     results = tuple(
-        BarResult(bar, float(_rate(item, bar.kind, candidates[[best]])[0]), float(used[row, best]), int(item.of_kind(bar.kind).sum()))
+        BarResult(
+            bar,
+            float(_rate(item, bar.kind, candidates[[best]])[0]),
+            float(used[row, best]),
+            int(item.of_kind(bar.kind).sum()),
+        )
         for row, (bar, item) in enumerate(applied)
     )
     return Choice(float(candidates[best]), float(gaps[best]), results)

@@ -194,7 +194,11 @@ def write_bundle(
             )
             save(model, path)
             files[key] = ModelFile(
-                path=path.name, sha256=file_sha256(path), channels=_three_or_four(channels), bytes=path.stat().st_size, scheme=scheme
+                path=path.name,
+                sha256=file_sha256(path),
+                channels=_three_or_four(channels),
+                bytes=path.stat().st_size,
+                scheme=scheme,
             )
         manifest = Manifest.model_validate({**facts, "files": files})
         (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

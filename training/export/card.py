@@ -38,16 +38,19 @@ class CardFacts:
     speed: Speed | None
     commands: Sequence[str]
     model: str
+    limit: int | None = None
 
 
 def render(card: CardFacts) -> str:
     """The card as Markdown."""
     facts = card.facts
+    trial = f"**A trial: at most {card.limit} tiles of each set were used. Not for flight.**" if card.limit else ""
     parts = [
         f"# {facts['name']} {facts['version']}",
         f"{facts['architecture']}, {facts['parameters']:,} parameters. Says for a tile of {facts['input']['tile_px']} x "
         f"{facts['input']['tile_px']} pixels of a concrete surface whether it shows a crack, and where in the tile. "
         f"Licence: {facts['licence']}",
+        trial,
         _training(card),
         _operating_point(card),
         _results(card),
@@ -55,7 +58,7 @@ def render(card: CardFacts) -> str:
         _parity(card),
         _repeat(card),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _training(card: CardFacts) -> str:
@@ -72,7 +75,10 @@ def _training(card: CardFacts) -> str:
     for row in card.licences:
         digest = str(row.get("sha256") or "–")[:16]
         lines.append(f"| {row['name']} | `{digest}` | {row.get('train_tiles') or '–'} | {row.get('licence') or '–'} |")
-    lines += ["", "Sets named *external* below were never trained on and decided nothing; they were evaluated once, at this export."]
+    lines += [
+        "",
+        "Sets named *external* below were never trained on and decided nothing; they were evaluated once, at this export.",
+    ]
     return "\n".join(lines)
 
 
@@ -103,7 +109,12 @@ def _operating_point(card: CardFacts) -> str:
             f"| {result.bar.set} ({result.total} tiles) | {result.bar.kind} | {100 * result.bar.wanted:.1f} | "
             f"{100 * result.value:.1f} | {result.used:.2f} |"
         )
-    lines += ["", "The curve: what other thresholds give on the validation sets (recall / specificity, per cent).", "", _curve(card)]
+    lines += [
+        "",
+        "The curve: what other thresholds give on the validation sets (recall / specificity, per cent).",
+        "",
+        _curve(card),
+    ]
     return "\n".join(lines)
 
 
@@ -115,7 +126,9 @@ def _curve(card: CardFacts) -> str:
         row = [f"{threshold:+.2f}" + (" **(chosen)**" if step == 0 else "")]
         for item in card.validation:
             rates = rates_at(item, threshold)
-            row.append(" / ".join(f"{100 * rates[key]:.1f}" if key in rates else "–" for key in ("recall", "specificity")))
+            row.append(
+                " / ".join(f"{100 * rates[key]:.1f}" if key in rates else "–" for key in ("recall", "specificity"))
+            )
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -123,7 +136,8 @@ def _curve(card: CardFacts) -> str:
 def _results(card: CardFacts) -> str:
     default = card.facts["default_file"]
     worst = max(
-        ((abs(value), key, name) for key, row in card.differences.items() for name, value in row.items()), default=(0.0, "–", "–")
+        ((abs(value), key, name) for key, row in card.differences.items() for name, value in row.items()),
+        default=(0.0, "–", "–"),
     )
     return "\n".join(
         [
@@ -166,7 +180,9 @@ def _limits(card: CardFacts) -> str:
             f"* Ground sampling distance: {band['min']:g} to {band['max']:g} mm/px (nominal {band['nominal']:g}). {band['basis']}",
             "* p is calibrated at even odds on the validation sets. On a sound bridge cracks are rare, so most calls at the threshold may be false: "
             "the agent asks for several looks before it believes one.",
-            ("* Below its bar: " + "; ".join(missed) + ".") if missed else "* Every stated bar is reached on the sets above (see the intervals).",
+            ("* Below its bar: " + "; ".join(missed) + ".")
+            if missed
+            else "* Every stated bar is reached on the sets above (see the intervals).",
         ]
     )
 
@@ -192,7 +208,10 @@ def _parity(card: CardFacts) -> str:
     if card.speed is not None:
         ratios = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in card.speed.ratio.items())
         kind = "with VNNI" if card.speed.vnni else "without VNNI"
-        lines += ["", f"Time of the 8-bit file as a share of the float file's, one thread, {card.speed.cpu} ({kind}): {ratios}."]
+        lines += [
+            "",
+            f"Time of the 8-bit file as a share of the float file's, one thread, {card.speed.cpu} ({kind}): {ratios}.",
+        ]
     return "\n".join(lines)
 
 
@@ -208,5 +227,3 @@ def threshold_rule(choice: Choice) -> str:
         f"sets, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} ({100 * worst.value:.1f} % of wanted "
         f"{100 * worst.bar.wanted:.1f} %, share {worst.used:.2f})."
     )
-
-

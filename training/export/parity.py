@@ -67,7 +67,9 @@ class Agreement:
         )
 
 
-def compare(reference: Sequence[Scored], other: Sequence[Scored], names: tuple[str, str], threshold_logit: float) -> Agreement:
+def compare(
+    reference: Sequence[Scored], other: Sequence[Scored], names: tuple[str, str], threshold_logit: float
+) -> Agreement:
     """Compares two scorers over the same sets, joined.
 
     Raises:

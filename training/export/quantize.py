@@ -22,7 +22,16 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from training.export.onnx import INPUT_NAME, SCALED_NAME, TILE_PX, ExportError, Scaling, head_nodes, pad_channels
+from training.export.onnx import (
+    INPUT_NAME,
+    LOGIT_NAME,
+    SCALED_NAME,
+    TILE_PX,
+    ExportError,
+    Scaling,
+    head_nodes,
+    pad_channels,
+)
 
 FLOAT_SCHEME = "float32, batch normalisation folded"
 SCHEME = "QDQ U8 activations, S8 per-channel weights, 7 bit (no VNNI needed)"
@@ -182,6 +191,36 @@ def quantise(
     return quantised
 
 
+def sensitivities(
+    core: onnx.ModelProto,
+    scaling: Scaling,
+    histograms: dict[str, Histogram],
+    tiles: npt.NDArray[np.uint8],
+    *,
+    method: Method,
+    channels: int = 3,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Names of the convolutions, the one first whose return to float mends the logits most.
+
+    Measured, not guessed: each is left in float once, all others are in 8 bits. The first layer is left out, it must
+    take bytes.
+    """
+    head = set(head_nodes(core))
+    first = next(node.name for node in core.graph.node if SCALED_NAME in node.input)
+    names = [node.name for node in core.graph.node if node.op_type == "Conv" and node.name not in {*head, first}]
+    expected = _logits(core, _scaled(tiles, scaling), SCALED_NAME, threads)
+    wide = tiles if channels == 3 else np.concatenate([tiles, np.zeros_like(tiles[..., :1])], axis=3)
+    spread = {}
+    for name in names:
+        model = quantise(core, scaling, histograms, method=method, channels=channels, keep_float=[name])
+        spread[name] = float((_logits(model, wide, INPUT_NAME, threads) - expected).std())
+        if progress is not None:
+            progress(1)
+    return sorted(names, key=lambda name: spread[name])
+
+
 def correct_biases(
     quantised: onnx.ModelProto,
     core: onnx.ModelProto,
@@ -217,7 +256,9 @@ def correct_biases(
         node = core_producer[name]
         return before_activation(node.input[0]) if node.op_type in {"Relu", "Clip"} else name
 
-    sources = {node.output[0]: before_activation(node.output[0]) for node in convolutions if node.output[0] in core_producer}
+    sources = {
+        node.output[0]: before_activation(node.output[0]) for node in convolutions if node.output[0] in core_producer
+    }
     means = _channel_means(core, sorted(set(sources.values())), _scaled(tiles, scaling), SCALED_NAME, threads)
     expected = {name: means[source] for name, source in sources.items()}
     channels = corrected.graph.input[0].type.tensor_type.shape.dim[3].dim_value
@@ -236,10 +277,26 @@ def correct_biases(
             steps.CopyFrom(numpy_helper.from_array(values.astype(np.int32), steps.name))
         elif node.input[2] in initializers:
             item = initializers[node.input[2]]
-            item.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(item) + missing).astype(np.float32), item.name))
+            item.CopyFrom(
+                numpy_helper.from_array((numpy_helper.to_array(item) + missing).astype(np.float32), item.name)
+            )
         if progress is not None:
             progress(1)
     return corrected
+
+
+def _logits(
+    model: onnx.ModelProto, inputs: npt.NDArray[np.generic], input_name: str, threads: int
+) -> npt.NDArray[np.float64]:
+    """Logits of all inputs, with every optimisation of the runtime."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    parts = [
+        session.run([LOGIT_NAME], {input_name: inputs[start : start + _BATCH]})[0]
+        for start in range(0, len(inputs), _BATCH)
+    ]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _channel_means(
@@ -284,7 +341,9 @@ def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 def _scaled(tiles: npt.NDArray[np.uint8], scaling: Scaling) -> npt.NDArray[np.float32]:
     """What the float core takes: [N, 3, H, W]."""
-    return ((tiles.transpose(0, 3, 1, 2).astype(np.float32) - scaling.mean) / np.float32(scaling.std)).astype(np.float32)
+    return ((tiles.transpose(0, 3, 1, 2).astype(np.float32) - scaling.mean) / np.float32(scaling.std)).astype(
+        np.float32
+    )
 
 
 def preprocess(core: onnx.ModelProto) -> onnx.ModelProto:
@@ -321,9 +380,7 @@ def _bytes_are_the_input(model: onnx.ModelProto, scaling: Scaling, channels: int
     graph.node.remove(quantizer)
     graph.node.insert(position, transpose)
     del graph.input[:]
-    graph.input.append(
-        helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", tile_px, tile_px, channels])
-    )
+    graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", tile_px, tile_px, channels]))
     del graph.value_info[:]
 
 

@@ -15,8 +15,8 @@ Pooling = Literal["mean", "lse"]
 class CellClassifier(nn.Module):
     """A convolutional network whose linear head is applied to every cell of the last feature map.
 
-    A linear head on globally averaged features is the average of the same head on each cell. So a network "global average
-    pooling, dropout, linear" says at no cost *where* it sees a crack, and remains exactly the published one.
+    A linear head on globally averaged features is the average of the same head on each cell. So a network "global
+    average pooling, dropout, linear" says at no cost *where* it sees a crack, and remains exactly the published one.
 
     Args:
         backbone: maps scaled tiles [N, 3, H, W] to features [N, C, h, w].
@@ -70,7 +70,8 @@ class CellClassifier(nn.Module):
             tiles: [N, 3, H, W], BGR, 0..255, uint8 or float; H and W multiples of 32.
 
         Returns:
-            logit [N] (positive means crack at p > 0.5) and cells [N, h, w]; with mean pooling ``logit == cells.mean()``.
+            logit [N] (positive means crack at p > 0.5) and cells [N, h, w]; with mean pooling ``logit ==
+            cells.mean()``.
         """
         return self.classify(self.features(tiles))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from training.models.base import CellClassifier, Pooling
 from torch import nn
+
+from training.models.base import CellClassifier, Pooling
 
 WIDTHS = (32, 64, 128, 256)
 DROPOUT = 0.5

@@ -41,8 +41,8 @@ def fold_imagenet(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Rewrite an ImageNet first convolution (RGB, mean and std per channel) for BGR tiles scaled by `scale`.
 
     With v a grey level and y = (v - 127) / 64, torchvision's input is ``(v / 255 - m) / s = a * y + b`` with
-    ``a = 64 / (255 s)`` and ``b = (127 / 255 - m) / s``. The factor goes into the weights; the constant becomes a shift of
-    each output, which the batch norm that follows must subtract from its running mean.
+    ``a = 64 / (255 s)`` and ``b = (127 / 255 - m) / s``. The factor goes into the weights; the constant becomes a
+    shift of each output, which the batch norm that follows must subtract from its running mean.
 
     Args:
         weight: [O, 3, k, k], channels RGB.

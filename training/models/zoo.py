@@ -43,7 +43,9 @@ def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
         return downloaded
     path = Path(pretrained)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: ImageNet weights not found; give their path, or 'torchvision' to download them")
+        raise FileNotFoundError(
+            f"{path}: ImageNet weights not found; give their path, or 'torchvision' to download them"
+        )
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 

@@ -1,0 +1,1 @@
+"""Speed of the agent, as ratios: `make bench`."""

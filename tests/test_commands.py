@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drone_agent.cli import main
+from drone_agent.flightlog.reader import normalised_events
+from drone_agent.values import Image
+from tests.flights import ShortFlight, make_short_flight
+from tests.vision.bundles import make_bundle
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["drone-agent", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as left:
+            main()
+            sys.exit(0)
+        text = capsys.readouterr()
+        return int(left.value.code or 0), text.out, text.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> ShortFlight:
+    return make_short_flight(tmp_path_factory.mktemp("recording"))
+
+
+def picture(path: Path, level: int, size: int = 300) -> Path:
+    noise = np.random.default_rng(1).integers(-8, 9, (size, size, 3))
+    image: Image = np.clip(level + noise, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("replay", "score", "run", "report", "export", "check", "demo", "compare", "config", "spray-test"):
+        assert command in out
+
+
+def test_the_module_and_the_script_are_one_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "drone_agent", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("drone-agent ")
+
+
+def test_a_replay_processes_every_frame_and_places_what_it_finds(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    code, out, err = run(*flight.arguments(tmp_path))
+    assert code == 0, err
+    assert "Flight: " in out
+    events = normalised_events(tmp_path / "flight-0001-replay")
+    frames = [event["data"] for event in events if event["kind"] == "frame"]
+    assert [frame["index"] for frame in frames] == list(range(flight.frames))
+    assert all(frame["dropped_before"] == 0 for frame in frames)
+    sightings = [event["data"] for event in events if event["kind"] == "sighting"]
+    assert sightings
+    for sighting in sightings:
+        assert sighting["unit"] == "m"
+        assert -90 <= sighting["lat_deg"] <= 90
+        assert sighting["sigma_m"] > 0
+        assert (tmp_path / "flight-0001-replay" / sighting["image"]).is_file()
+    assert events[-1]["kind"] == "session_ended"
+    assert events[-1]["data"]["reason"] == "completed"
+
+
+def test_each_offered_sighting_is_answered_with_an_order_or_with_reasons(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    run(*flight.arguments(tmp_path))
+    events = normalised_events(tmp_path / "flight-0001-replay")
+    seen = {event["data"]["id"] for event in events if event["kind"] == "sighting"}
+    answered = {event["data"]["sighting_id"] for event in events if event["kind"] in {"spray_order", "spray_refused"}}
+    assert seen
+    assert seen == answered
+    assert all(event["data"]["reasons"] for event in events if event["kind"] == "spray_refused")
+
+
+def test_a_video_without_telemetry_is_inspected_in_pixels_and_never_marked(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    code, _, err = run("replay", flight.video, "--model", flight.model, "--out", tmp_path, "--no-report")
+    assert code == 0, err
+    events = normalised_events(tmp_path / "flight-0001-replay")
+    sightings = [event["data"] for event in events if event["kind"] == "sighting"]
+    assert sightings
+    assert {sighting["unit"] for sighting in sightings} == {"px"}
+    assert not [event for event in events if event["kind"].startswith("spray")]
+
+
+def test_max_frames_ends_the_replay_early_and_says_so(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    run(*flight.arguments(tmp_path), "--max-frames", 3)
+    end = normalised_events(tmp_path / "flight-0001-replay")[-1]["data"]
+    assert (end["frames"], end["reason"]) == (3, "max_frames")
+
+
+def test_a_folder_of_pictures_can_be_replayed(run: Run, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        picture(pictures / f"{index}.png", 140)
+    code, _, err = run("replay", pictures, "--model", make_bundle(tmp_path / "m"), "--out", tmp_path / "out", "--no-report")
+    assert code == 0, err
+    assert normalised_events(tmp_path / "out" / "flight-0001-replay")[-1]["data"]["frames"] == 3
+
+
+def test_report_and_exports_are_written_from_the_flight(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    run(*flight.arguments(tmp_path))
+    folder = tmp_path / "flight-0001-replay"
+    code, out, err = run("report", folder)
+    assert code == 0, err
+    html = (folder / "report.html").read_text()
+    assert "report.html" in out
+    assert "sighting" in html.lower() or "finding" in html.lower()
+    code, out, err = run("export", folder, "--geojson", "--csv", "--kml")
+    assert code == 0, err
+    written = [Path(line) for line in out.split() if Path(line).suffix in {".geojson", ".csv", ".kml"}]
+    assert len(written) >= 3
+    assert all(path.stat().st_size > 0 for path in written)
+    geojson = next(path for path in written if path.suffix == ".geojson")
+    assert json.loads(geojson.read_text())["type"] == "FeatureCollection"
+
+
+def test_export_without_a_format_says_what_there_is(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("export", tmp_path)
+    assert code == 2
+    assert "--geojson, --csv, --kml" in err
+
+
+def test_score_writes_one_row_a_tile(run: Run, tmp_path: Path) -> None:
+    model = make_bundle(tmp_path / "m")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    picture(pictures / "dark.png", 40)
+    picture(pictures / "light.png", 180)
+    out = tmp_path / "scores.csv"
+    code, _, err = run("score", pictures, "--model", model, "--csv", out, "--as-tile")
+    assert code == 0, err
+    with out.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["path", "x", "y", "size", "p_crack", "verdict"]
+    assert [(Path(row["path"]).name, row["verdict"]) for row in rows] == [("dark.png", "crack"), ("light.png", "clear")]
+    assert float(rows[0]["p_crack"]) > 0.9 > 0.1 > float(rows[1]["p_crack"])
+
+    run("score", pictures, "--model", model, "--csv", out)
+    with out.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    # 300 px need two tiles of 224 in each direction
+    assert len(rows) == 8
+    assert {row["size"] for row in rows} == {"224"}
+
+
+def test_score_names_what_it_cannot_read_and_scores_the_rest(run: Run, tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png", 40)
+    bad = tmp_path / "one-byte.jpg"
+    bad.write_bytes(b"\xff")
+    out = tmp_path / "scores.csv"
+    code, told, err = run("score", bad, good, tmp_path / "missing.jpg", "--model", make_bundle(tmp_path / "m"), "--csv", out)
+    assert code == 1
+    assert str(bad) in err
+    assert "missing.jpg" in err
+    assert "2 unreadable" in told
+    with out.open(newline="") as stream:
+        assert {row["path"] for row in csv.DictReader(stream)} == {str(good)}
+
+
+def test_check_passes_with_warnings_where_there_is_no_camera(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("check", "--model", make_bundle(tmp_path / "m"), "--out", tmp_path, "--set", "camera.device=/dev/none")
+    assert code == 0, out
+    assert "camera" in out
+    assert "warning" in out
+    assert "hash right, runs" in out
+
+
+def test_check_fails_on_a_damaged_model(run: Run, tmp_path: Path) -> None:
+    model = make_bundle(tmp_path / "m")
+    with (model / "model.onnx").open("ab") as stream:
+        stream.write(b"x")
+    code, out, _ = run("check", "--model", model, "--out", tmp_path)
+    assert code == 1
+    assert "failed" in out
+
+
+def test_run_looks_through_the_configured_camera(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    code, _, err = run(
+        "run", "--model", flight.model, "--out", tmp_path, "--set", "camera.source=video", "--set", f"camera.path={flight.video}"
+    )
+    assert code == 0, err
+    folder = next(tmp_path.glob("flight-0001-*"))
+    assert normalised_events(folder)[-1]["data"]["frames"] == flight.frames
+    assert (folder / "manifest.json").is_file()
+
+
+def test_run_refuses_paint_without_positions(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    code, _, err = run("run", "--model", flight.model, "--out", tmp_path, "--set", "marking.armed=true", "--set", "marking.sprayer=gpio")
+    assert code == 2
+    assert "marking.armed" in err
+
+
+def test_the_reference_can_be_printed(run: Run) -> None:
+    code, out, _ = run("config", "--reference")
+    assert code == 0
+    assert "standoff_m: 2.0" in out

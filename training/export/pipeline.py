@@ -1,0 +1,434 @@
+"""How does a checkpoint become a bundle, step by step, and what stops it on the way?"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
+from training.data.mixture import SYNTHETIC, load_samplers
+from training.data.sources import SOURCES
+from training.engine import checkpoint as checkpoints
+from training.evaluation.calibration import calibrate
+from training.evaluation.evaluate import OnnxScorer, Scorer, SetResult, TorchScorer, result, role_of, score, thin
+from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose
+from training.export.benchmark import interleaved_s
+from training.export.bundle import Manifest, update_index, write_bundle
+from training.export.card import CardFacts, Speed, render, threshold_rule
+from training.export.onnx import ExportError, Scaling, split_scaling, to_onnx
+from training.export.parity import Agreement, ParityError, compare, gate
+from training.models import parameter_count
+from training.export.quantize import (
+    FLOAT_SCHEME,
+    METHODS,
+    SCHEME,
+    Histogram,
+    Method,
+    correct_biases,
+    observe,
+    preprocess,
+    quantise,
+    sensitivities,
+)
+
+ARCHITECTURES: Final = {
+    "opnet": "OPNet",
+    "opnet-lse": "OPNet, log-sum-exp pooling",
+    "mobilenetv2": "MobileNetV2",
+    "efficientnet-b0": "EfficientNet-B0",
+    "resnet18": "ResNet-18",
+    "vgg16": "VGG-16",
+}
+GSD_BASIS: Final = (
+    "Assumed, not measured: most training photographs carry no scale; the drone photographs of UAV75 are taken at about 1 mm/px "
+    "and training varies the scale by 0.6 to 1.6; METU's close-ups stand for the fine end."
+)
+
+Step = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Announces a piece of work and its number of steps; gives a callable that takes the steps done (a progress bar)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What can be chosen about an export.
+
+    Attributes:
+        name: of the bundle; also decides which bars count.
+        out: the bundle's folder.
+        root: folder of the data sets.
+        cache: of decoded pictures.
+        splits: folder of the committed splits.
+        version: of the bundle.
+        licence: of the weights.
+        channels: 3 or 4 input channels of the 8-bit file, None for the faster one here (4 if they are equal).
+        calibration_tiles: training tiles that set the ranges of the 8-bit file.
+        limit: at most so many tiles of each set (for trials; the card says so).
+        threads: of ONNX Runtime.
+        resamples: of the bootstrap.
+        default: whether the bundle becomes the index's default.
+        commands: what the card names as the way to repeat it.
+    """
+
+    name: str
+    out: Path
+    root: Path
+    cache: Path
+    splits: Path
+    version: str = "0.1.0"
+    licence: str = "Apache-2.0 (weights); the training data have their own licences, see CARD.md"
+    gsd_mm_px: tuple[float, float, float] = (1.0, 0.1, 2.0)
+    gsd_basis: str = GSD_BASIS
+    channels: Literal[3, 4] | None = None
+    calibration_tiles: int = 320
+    limit: int | None = None
+    threads: int = 1
+    resamples: int = 1000
+    seed: int = 1
+    default: bool = False
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """The 8-bit graph that was chosen, and how it was made."""
+
+    model: onnx.ModelProto
+    channels: Literal[3, 4]
+    how: str
+    kept_float: tuple[str, ...]
+
+
+def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
+    """Makes the bundle, or refuses.
+
+    Args:
+        checkpoint: `best.pt` of a run.
+        options: see there.
+        step: progress.
+
+    Raises:
+        CheckpointError, DataError: what is needed cannot be read.
+        ExportError: the net cannot be exported.
+        ParityError: the files do not judge as the net; nothing was written.
+    """
+    content = checkpoints.load(checkpoint)
+    net = checkpoints.load_model(checkpoint)
+    validation = _sets("validation", options)
+    with step("ONNX", 1) as advance:
+        float_model = to_onnx(net)
+        advance(1)
+    calibration = calibration_tiles(content, options, step)
+    reference = score_all(TorchScorer(net), validation, step, "PyTorch")
+    as_float = score_all(OnnxScorer(float_model, threads=options.threads), validation, step, "float")
+    bars = bars_for(options.name)
+    quantised, as_int8, choice, agreements = quantise_until_it_agrees(
+        float_model, calibration, reference, as_float, validation, bars, options, step
+    )
+    speed = _speed(float_model, quantised.model, step)
+    calibrated = calibrate(as_int8)
+    results, differences = _evaluate(float_model, quantised.model, validation, as_float, as_int8, choice, options, step)
+
+    pooled_recall = agreements[-1].recall_other
+    facts: dict[str, Any] = {
+        "name": options.name,
+        "version": options.version,
+        "architecture": ARCHITECTURES.get(content["model"], content["model"]),
+        "parameters": parameter_count(net),
+        "licence": options.licence,
+        "input": {"tile_px": 224},
+        "gsd_mm_px": {
+            "nominal": options.gsd_mm_px[0], "min": options.gsd_mm_px[1], "max": options.gsd_mm_px[2], "basis": options.gsd_basis,
+        },
+        "default_file": "int8",
+        "operating_point": {
+            "threshold_p": calibrated.p_crack(choice.threshold_logit),
+            "temperature": calibrated.temperature,
+            "bias": calibrated.bias,
+            "fitted_on": "validation: " + ", ".join(f"{item.name} ({len(item.labels)})" for item in as_int8),
+            "wanted": threshold_rule(choice),
+            "recall": pooled_recall,
+            "specificity": agreements[-1].specificity_other,
+        },
+        "metrics": {row.key: _manifest_metrics(row) for row in results},
+        "parity": {
+            "required": {"same_verdict": 0.995, "recall_difference": 0.002},
+            **{f"{item.reference}-{item.other}": item.to_dict() for item in agreements},
+            "int8_minus_fp32_by_set": differences,
+            "quantisation": quantised.how,
+            "speed_int8_over_fp32": {str(batch): round(ratio, 3) for batch, ratio in speed.ratio.items()} | {"cpu": speed.cpu},
+        },
+        "training": {
+            "config": content.get("config_path"),
+            "seed": content.get("seed"),
+            "commit": content.get("commit"),
+            "hours": content.get("hours"),
+            "steps": content.get("step"),
+            "data": [{key: row.get(key) for key in ("name", "sha256", "licence", "train_tiles")} for row in content.get("data", [])],
+        },
+    }  # fmt: skip
+    card = render(
+        CardFacts(
+            facts=facts, licences=facts["training"]["data"], calibration=calibrated, choice=choice, bars=bars, results=results,
+            differences=differences, agreements=agreements, validation=as_int8, quantisation=quantised.how, speed=speed,
+            commands=options.commands, model=content["model"], limit=options.limit,
+        )
+    )  # fmt: skip
+    manifest = write_bundle(
+        options.out,
+        {
+            "fp32": (float_model, 3, FLOAT_SCHEME),
+            "int8": (quantised.model, quantised.channels, SCHEME + _kept(quantised)),
+        },
+        facts,
+        card,
+    )
+    update_index(options.out.resolve().parent, default=options.name if options.default else None)
+    return manifest
+
+
+def calibration_tiles(content: Mapping[str, Any], options: ExportOptions, step: Step) -> npt.NDArray[np.uint8]:
+    """Tiles from the training part of every real source that the weights have seen, in equal shares, in mixed order."""
+    trained = {row["name"] for row in content.get("data", [])}
+    names = [name for name, source in SOURCES.items() if source.role == "train" and (name in trained or not trained)]
+    samplers = load_samplers(
+        [name for name in names if name != SYNTHETIC],
+        options.root,
+        options.cache,
+        options.splits,
+        synthetic_count=2,
+        seed=options.seed,
+    )
+    rng = np.random.default_rng((options.seed, 8))
+    tiles = np.empty((options.calibration_tiles, 224, 224, 3), dtype=np.uint8)
+    with step("calibration tiles", len(tiles)) as advance:
+        for index in range(len(tiles)):
+            sampler = samplers[names[index % len(names)]]
+            tiles[index] = sampler.sample(rng, 224, rotate=False)[0]
+            advance(1)
+    return rng.permutation(tiles)
+
+
+def score_all(scorer: Scorer, sets: Sequence[EvaluationSet], step: Step, title: str) -> list[Scored]:
+    """Scores several sets, one progress bar each."""
+    scored = []
+    for tiles in sets:
+        with step(f"{title}: {tiles.name}", len(tiles)) as advance:
+            scored.append(score(scorer, tiles, advance))
+    return scored
+
+
+def quantise_until_it_agrees(
+    float_model: onnx.ModelProto,
+    calibration: npt.NDArray[np.uint8],
+    reference: Sequence[Scored],
+    as_float: Sequence[Scored],
+    validation: Sequence[EvaluationSet],
+    bars: Sequence[Bar],
+    options: ExportOptions,
+    step: Step,
+) -> tuple[Quantised, list[Scored], Choice, list[Agreement]]:
+    """Makes 8-bit files until one passes the gate: ranges by several rules, then with sensitive layers left in float.
+
+    Raises:
+        ParityError: none does; names what the best of them broke.
+    """
+    core, scaling = split_scaling(float_model)
+    core = preprocess(core)
+    fit, check = calibration[: len(calibration) * 3 // 4], calibration[len(calibration) * 3 // 4 :]
+    wanted = OnnxScorer(float_model, threads=options.threads).logits(check)
+    with step("value ranges", 2 * len(fit)) as advance:
+        histograms = observe(core, scaling, fit, threads=options.threads, progress=advance)
+    channels = options.channels or _faster_channels(core, scaling, histograms, step)
+    ranked = _rank_methods(core, scaling, histograms, check, wanted, channels, options, step)
+
+    best: tuple[int, ParityError] | None = None
+    kept: list[str] = []
+    for method, keep_share in [
+        (ranked[0], 0.0),
+        (ranked[1], 0.0),
+        (ranked[0], 0.06),
+        (ranked[0], 0.15),
+        (ranked[0], 0.3),
+    ]:
+        if keep_share and not kept:
+            with step("sensitivity of the layers", 1) as advance:
+                kept = sensitivities(
+                    core, scaling, histograms, check[:24], method=method, channels=channels, threads=options.threads
+                )
+                advance(1)
+        keep = tuple(kept[: max(1, round(keep_share * len(kept)))]) if keep_share else ()
+        model = quantise(core, scaling, histograms, method=method, channels=channels, keep_float=keep)
+        with step(f"bias correction ({method.name}, {len(keep)} layers in float)", _layers(model)) as advance:
+            model = correct_biases(model, core, scaling, fit[:32], threads=options.threads, progress=advance)
+        as_int8 = score_all(OnnxScorer(model, threads=options.threads), validation, step, "8 bit")
+        choice = choose([*as_float, *as_int8], bars)
+        agreements = [
+            compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
+            compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
+            compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
+        ]
+        how = f"ranges by {method.name} over {len(fit)} training tiles, biases corrected" + (
+            f", {len(keep)} layers in float ({', '.join(keep)})" if keep else ""
+        )
+        log.info("%s: %s", how, agreements[-1])
+        try:
+            gate(agreements)
+        except ParityError as error:
+            broken = sum(not item.passed for item in agreements)
+            best = min(best, (broken, error), key=lambda pair: pair[0]) if best else (broken, error)
+            if not agreements[0].passed:
+                # the float file is wrong already; no way of rounding mends that
+                break
+            continue
+        return Quantised(model, channels, how, keep), as_int8, choice, agreements
+    if best is None:
+        raise ExportError("no 8-bit file was made")
+    raise best[1]
+
+
+def _rank_methods(
+    core: onnx.ModelProto,
+    scaling: Scaling,
+    histograms: dict[str, Histogram],
+    check: npt.NDArray[np.uint8],
+    wanted: npt.NDArray[np.float32],
+    channels: Literal[3, 4],
+    options: ExportOptions,
+    step: Step,
+) -> list[Method]:
+    """Rules for the ranges, best first: by the spread of the logit's error on training tiles (a shift is corrected anyway)."""
+    spread: dict[str, float] = {}
+    with step("rules for the ranges", len(METHODS)) as advance:
+        for method in METHODS:
+            model = quantise(core, scaling, histograms, method=method, channels=channels)
+            error = OnnxScorer(model, threads=options.threads).logits(check) - wanted
+            spread[method.name] = float(error.std())
+            log.info("ranges by %s: spread of the logit's error %.4f", method.name, spread[method.name])
+            advance(1)
+    return sorted(METHODS, key=lambda method: spread[method.name])
+
+
+def _faster_channels(
+    core: onnx.ModelProto, scaling: Scaling, histograms: dict[str, Histogram], step: Step
+) -> Literal[3, 4]:
+    """3 or 4 input channels for the 8-bit file, whichever is faster here; 4 unless 3 is clearly so (5 %)."""
+    with step("3 or 4 channels", 1) as advance:
+        models = {
+            str(channels): quantise(core, scaling, histograms, method=METHODS[0], channels=channels)
+            for channels in (3, 4)
+        }
+        times = interleaved_s(models)
+        advance(1)
+    ratios = [row["4"] / row["3"] for row in times.values()]
+    log.info("4 channels cost %s of 3", ", ".join(f"{ratio:.2f}" for ratio in ratios))
+    return 3 if float(np.mean(ratios)) > 1.05 else 4
+
+
+def _sets(role: str, options: ExportOptions) -> list[EvaluationSet]:
+    """All sets of a role."""
+    return [
+        thin(evaluation_tiles(name, split, options.root, options.cache), options.limit)
+        for name, splits in EVALUATION_SETS.items()
+        for split in splits
+        if role_of(name, split) == role
+    ]
+
+
+def _evaluate(
+    float_model: onnx.ModelProto,
+    int8_model: onnx.ModelProto,
+    validation: Sequence[EvaluationSet],
+    as_float: Sequence[Scored],
+    as_int8: Sequence[Scored],
+    choice: Choice,
+    options: ExportOptions,
+    step: Step,
+) -> tuple[list[SetResult], dict[str, dict[str, float]]]:
+    """Figures of the 8-bit file on all sets, and by how much they differ from those of the float file."""
+    results: list[SetResult] = []
+    differences: dict[str, dict[str, float]] = {}
+
+    def keep(split: str, first: Scored, second: Scored) -> None:
+        rows = [
+            result(item, split, choice.threshold_logit, resamples=resamples, seed=options.seed)
+            for item, resamples in ((first, 0), (second, options.resamples))
+        ]
+        results.append(rows[1])
+        differences[rows[1].key] = {
+            key: round(rows[1].metrics.by_tile[key].value - rows[0].metrics.by_tile[key].value, 6)
+            for key in ("recall", "specificity")
+            if key in rows[1].metrics.by_tile
+        }
+
+    for first, second in zip(as_float, as_int8, strict=True):
+        keep("val", first, second)
+    scorers = OnnxScorer(float_model, threads=options.threads), OnnxScorer(int8_model, threads=options.threads)
+    for role in ("test", "external"):
+        for tiles in _sets(role, options):
+            first = score_all(scorers[0], [tiles], step, f"{role}, float")[0]
+            second = score_all(scorers[1], [tiles], step, f"{role}, 8 bit")[0]
+            keep("test", first, second)
+    return results, differences
+
+
+def _manifest_metrics(row: SetResult) -> dict[str, Any]:
+    metrics = row.metrics
+    found: dict[str, Any] = {
+        "n_positive": metrics.n_positive,
+        "n_negative": metrics.n_negative,
+        "n_groups": metrics.n_groups,
+        "file": "int8",
+        "role": row.role,
+        "kinds": {key: value.as_list() for key, value in metrics.kinds.items()},
+    }
+    for key in ("recall", "specificity"):
+        if key in metrics.by_tile:
+            found[key] = metrics.by_tile[key].as_list()
+            group = metrics.by_group[key]
+            if not np.isnan(group.low):
+                found[f"{key}_by_group"] = group.as_list()
+    if "auroc" in metrics.by_group and not np.isnan(metrics.by_group["auroc"].low):
+        found["auroc"] = metrics.by_group["auroc"].as_list()
+    return found
+
+
+def _speed(float_model: onnx.ModelProto, int8_model: onnx.ModelProto, step: Step) -> Speed:
+    with step("speed", 1) as advance:
+        times = interleaved_s({"fp32": float_model, "int8": int8_model})
+        advance(1)
+    flags = _cpu_flags()
+    return Speed(
+        ratio={batch: row["int8"] / row["fp32"] for batch, row in times.items()},
+        cpu=platform.machine(),
+        vnni="avx512_vnni" in flags or "avx_vnni" in flags,
+    )
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Flags of the CPU as Linux lists them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    return frozenset(
+        next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), [])
+    )
+
+
+def _layers(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "Conv" for node in model.graph.node)
+
+
+def _kept(quantised: Quantised) -> str:
+    return f"; {len(quantised.kept_float)} layers in float" if quantised.kept_float else ""
