@@ -32,8 +32,8 @@ class Parts:
 
     `follow` is called with each frame before anything else looks at it: a replay sets its clock there. `host_ns` is
     the host's monotonic clock for measuring how long the work takes; no decision depends on it. `evidence_scale` is
-    the side of an evidence image in tiles. Without telemetry there is no `marker`: paint without a place is out of the question.
-    `notes` is what was found wrong with the telemetry before the flight.
+    the side of an evidence image in tiles. Without telemetry there is no `marker`: paint without a place is out of the
+    question. `notes` is what was found wrong with the telemetry before the flight.
     """
 
     camera: Camera
@@ -345,7 +345,8 @@ class Agent:
             )
         except FlightLogError as broken:
             late = broken
-        for close in (parts.camera.close, parts.log.close, *([parts.poses.close] if parts.poses else [])):
+        # The log last: its manifest covers what the others still wrote.
+        for close in (parts.camera.close, *([parts.poses.close] if parts.poses else []), parts.log.close):
             try:
                 close()
             except AgentError as broken:

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,25 @@ from drone_agent.camera.factory import open_camera, open_recording
 from drone_agent.camera.frames_csv import FrameTimes, read_frame_times
 from drone_agent.clock import ManualClock, SystemClock, UtcStamp, utc_from_unix
 from drone_agent.config import AgentConfig
-from drone_agent.errors import AgentError, ConfigError, InputError
+from drone_agent.errors import AgentError, ConfigError, InputError, LinkLost
 from drone_agent.flightlog.quota import CleanSampler
+from drone_agent.flightlog.reader import normalised_events
 from drone_agent.flightlog.schema import TELEMETRY_FILE
-from drone_agent.flightlog.writer import FlightLogWriter, read_boot_id
+from drone_agent.flightlog.telemetry import TelemetryRecorder
+from drone_agent.flightlog.writer import FlightLogWriter, find_unfinished, read_boot_id
 from drone_agent.health.notify import NullNotifier, notifier_from_environment
 from drone_agent.inspection.inspection import Inspection
 from drone_agent.inspection.projection import ImageProjector, Projector
 from drone_agent.marking.build import build_sprayer
-from drone_agent.marking.ledger import Ledger
+from drone_agent.marking.ledger import Ledger, restore
 from drone_agent.marking.marker import Marker
+from drone_agent.marking.spray_test import SprayTestResult, spray_test
 from drone_agent.ports import Camera, Classifier, Clock
-from drone_agent.values import Frame, Pose
+from drone_agent.values import Event, Frame, Pose
 from drone_agent.vehicle.clocksync import check_same_flight
 from drone_agent.vehicle.geometry import CameraModel, WallProjector, configured_faces, fit_face
+from drone_agent.vehicle.link import MavlinkLink
+from drone_agent.vehicle.patient import PatientPoses
 from drone_agent.vehicle.tlog import TlogPoseSource
 from drone_agent.vision.bundle import Bundle, load_bundle
 from drone_agent.vision.ort import OrtClassifier
@@ -44,6 +50,9 @@ log = logging.getLogger(__name__)
 # Enough poses for a stable direction, few enough to cost nothing.
 _FACE_POSES = 200
 _REPLAY_BOOT = "replay"
+_LIVE_FACE_POSES = 40
+# A pose is known between two samples: ask for one that telemetry has already passed.
+_POSE_LAG_NS = 150_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,40 +156,95 @@ def run_live(
     on_frame: Callable[[int | None], None] = _ignore,
     stopped: Callable[[], bool] = _never,
 ) -> Outcome:
-    """Looks and records with the configured camera. Positions need the live link, so the cells are image cells here.
+    """Looks and records with the configured camera, and with the configured vehicle if there is one.
+
+    Without `vehicle.link.connection` the cells are image cells and nothing is marked. A flight of this boot that was
+    cut off is continued: its ledger is restored before anything may be ordered.
 
     Raises:
-        AgentError: before the first frame: camera, model, configuration or output folder cannot be used.
+        AgentError: before the first frame: camera, vehicle, model, configuration or output folder cannot be used.
     """
-    if config.marking.armed and config.marking.paints:
+    connected = config.vehicle.link.connection is not None
+    if config.marking.armed and config.marking.paints and not connected:
         raise ConfigError(
-            f"marking.armed: found true with sprayer {config.marking.sprayer}, but `run` has no position of the vehicle "
-            "yet; allowed is marking.sprayer: dry_run, or marking.armed: false"
+            f"marking.armed: found true with sprayer {config.marking.sprayer}, but vehicle.link.connection is not set; "
+            "allowed is marking.armed: false, or a connection"
         )
     clock = SystemClock()
     bundle = load_bundle(config.vision.model, file=config.vision.file)
     vision = open_vision(config.vision)
     camera = open_live_camera(config, clock)
-    session = _session(config, layers, camera, bundle, vision, "run")
-    writer = FlightLogWriter.create(
-        out, clock=clock, settings=config.flightlog, session=session, boot_id=read_boot_id(), threaded=True
-    )
-    parts = Parts(
-        camera=camera,
-        vision=vision,
-        poses=None,
-        inspection=Inspection(config.inspection, _image_projector(config)),
-        marker=None,
-        log=writer,
-        clock=clock,
-        notifier=notifier_from_environment(),
-        sampler=CleanSampler(config.flightlog.clean_samples, writer.folder.name),
-        follow=lambda _frame: None,
-        host_ns=clock.now_mono_ns,
-    )
-    agent = Agent(parts, mode="run", source=str(camera.describe().get("source", "camera")))
-    tally, error = agent.fly(stopped=stopped, on_frame=on_frame, max_frames=max_frames)
+    writer, ledger = _live_log(config, out, clock, _session(config, layers, camera, bundle, vision, "run"))
+    with ExitStack() as cleanup:
+        # Until the agent takes over, an error must not leave the log open or the valve unattended.
+        cleanup.callback(writer.close)
+        link: MavlinkLink | None = None
+        marker: Marker | None = None
+        projector = _image_projector(config)
+        if connected:
+            recorder = TelemetryRecorder(writer.folder / TELEMETRY_FILE)
+            cleanup.callback(recorder.close)
+            link = _open_link(config, clock, lambda _t_ns, packet: recorder.record(clock.unix_us(), packet))
+            cleanup.callback(link.close)
+            sprayer = build_sprayer(config.marking, clock, link)
+            marker = Marker(config.marking, sprayer, ledger, writer.event)
+            cleanup.callback(lambda: marker.close(clock.now_mono_ns()) if marker else None)
+            link.on_change(lambda change: marker.interrupt(change) if marker and change != "arm" else None)
+            projector = _live_projector(config, camera, link, clock, stopped)
+        parts = Parts(
+            camera=camera,
+            vision=vision,
+            poses=None if link is None else PatientPoses(link, clock, config.vehicle.max_pose_gap_s),
+            inspection=Inspection(config.inspection, projector),
+            marker=marker,
+            log=writer,
+            clock=clock,
+            notifier=notifier_from_environment(),
+            sampler=CleanSampler(config.flightlog.clean_samples, writer.folder.name),
+            follow=lambda _frame: None,
+            host_ns=clock.now_mono_ns,
+            camera_offset_m=config.vehicle.mount.offset_m,
+        )
+        agent = Agent(parts, mode="run", source=str(camera.describe().get("source", "camera")))
+        tally, error = agent.fly(stopped=stopped, on_frame=on_frame, max_frames=max_frames)
     return Outcome(writer.folder, _summary(tally, parts.inspection), error)
+
+
+def run_spray_test(
+    config: AgentConfig,
+    *,
+    pulses: int,
+    open_ms: int,
+    no_vehicle: bool,
+    confirm: Callable[[str], bool],
+    say: Callable[[str], None],
+) -> SprayTestResult:
+    """Pulses of the configured valve, on the ground; see `marking.spray_test`.
+
+    Raises:
+        SprayerError: the vehicle is armed or unknown, or the valve cannot be set up.
+        ConfigError: count or length out of bounds.
+        LinkLost: the configured vehicle does not answer.
+    """
+    clock = SystemClock()
+    link = None
+    if config.vehicle.link.connection is not None and not no_vehicle:
+        link = _open_link(config, clock, None)
+    try:
+        return spray_test(
+            config.marking,
+            clock,
+            pulses=pulses,
+            open_ms=open_ms,
+            confirm=confirm,
+            say=say,
+            vehicle=None if link is None else lambda: link.vehicle(clock.now_mono_ns()),
+            no_vehicle=no_vehicle,
+            link=link,
+        )
+    finally:
+        if link is not None:
+            link.close()
 
 
 def image_scorer(model: str, *, file: str | None = None, threads: int | None = None) -> Vision:
@@ -256,6 +320,60 @@ def _frame_size(request: ReplayRequest) -> tuple[int, int]:
     if frame is None:
         raise InputError(f"{request.source}: holds no frame that can be decoded")
     return frame.image.shape[1], frame.image.shape[0]
+
+
+def _live_log(
+    config: AgentConfig, out: Path, clock: SystemClock, session: Mapping[str, Any]
+) -> tuple[FlightLogWriter, Ledger]:
+    """A new flight, or the one of this boot that was cut off, with what it has already marked."""
+    boot_id = read_boot_id()
+    unfinished = find_unfinished(out, boot_id)
+    if unfinished is None:
+        writer = FlightLogWriter.create(
+            out, clock=clock, settings=config.flightlog, session=session, boot_id=boot_id, threaded=True
+        )
+        return writer, Ledger()
+    ledger = restore(normalised_events(unfinished), clock.now_mono_ns())
+    writer = FlightLogWriter.resume(unfinished, clock=clock, settings=config.flightlog)
+    detail = f"continued after a restart: {ledger.count} orders, {ledger.open_ns / 1e6:.0f} ms of open time restored"
+    writer.event(Event("warning", clock.now_mono_ns(), {"detail": detail}))
+    log.warning("%s: %s", unfinished, detail)
+    return writer, ledger
+
+
+def _open_link(config: AgentConfig, clock: SystemClock, record: Callable[[int, bytes], None] | None) -> MavlinkLink:
+    switch = config.marking.arming_switch
+    command = switch.command_id if switch.source == "command" else None
+    link = MavlinkLink(config.vehicle.link, config.vehicle, clock, arming_command=command, record=record)
+    try:
+        link.wait_for_autopilot(config.vehicle.link.reconnect_s)
+    except LinkLost:
+        link.close()
+        raise
+    return link
+
+
+def _live_projector(
+    config: AgentConfig, camera: Camera, link: MavlinkLink, clock: SystemClock, stopped: Callable[[], bool]
+) -> Projector:
+    about = camera.describe()
+    width, height = int(about.get("width") or config.camera.width), int(about.get("height") or config.camera.height)
+    model = CameraModel.from_settings(config.vehicle.mount, width, height)
+    walls = configured_faces(config.surface)
+    if not walls:
+        walls = (fit_face(_first_poses(link, clock, stopped), model, config.surface.standoff_m),)
+    return WallProjector(model, walls, config.surface, config.vehicle)
+
+
+def _first_poses(link: MavlinkLink, clock: SystemClock, stopped: Callable[[], bool]) -> list[Pose]:
+    """Two seconds of poses, from the first on; the face is fitted to where the camera looks then."""
+    poses: list[Pose] = []
+    while len(poses) < _LIVE_FACE_POSES and not stopped():
+        clock.sleep(0.05)
+        pose = link.at(clock.now_mono_ns() - _POSE_LAG_NS)
+        if isinstance(pose, Pose):
+            poses.append(pose)
+    return poses
 
 
 def _image_projector(config: AgentConfig) -> Projector:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from drone_agent import __version__
-from drone_agent.errors import AgentError, InputError
+from drone_agent.errors import AgentError, InputError, SprayerError
 
 app = typer.Typer(
     name="drone-agent",
@@ -206,7 +206,7 @@ def demo(
     out_dir: Out = Path("flights"),
     model: Annotated[str, typer.Option("--model", help="Model bundle.")] = "opnet",
 ) -> None:
-    """Replay the short flight that comes with the package, write its report, compare the finds with the known cracks."""
+    """Replay the short flight that comes with the package, report on it, compare the finds with the known cracks."""
     from drone_agent.app import ReplayRequest, replay_flight
     from drone_agent.config import load_config
     from drone_agent.simulation.recording import shipped_recording
@@ -220,6 +220,37 @@ def demo(
     _tell_outcome(outcome.folder, outcome.summary, report=True)
     if outcome.error is not None:
         raise outcome.error
+
+
+@app.command("spray-test")
+def spray_test(
+    pulses: Annotated[int, typer.Option("--pulses", help="How many pulses.")] = 1,
+    open_ms: Annotated[int, typer.Option("--open-ms", help="Length of each pulse (ms).")] = 100,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    no_vehicle: Annotated[bool, typer.Option("--no-vehicle", help="There is no autopilot to ask.")] = False,
+    profile: Profile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Open the valve on the ground: priming, and the latency between command and valve."""
+    from drone_agent.app import run_spray_test
+    from drone_agent.config import load_config
+
+    settings, _ = load_config(profile, config, overrides or [])
+    result = run_spray_test(
+        settings,
+        pulses=pulses,
+        open_ms=open_ms,
+        no_vehicle=no_vehicle,
+        confirm=lambda question: yes or typer.confirm(question),
+        say=lambda line: out.print(line, highlight=False, soft_wrap=True, markup=False),
+    )
+    if result.open_latency_ms is not None:
+        out.print(f"marking.lead.valve_latency_ms: {result.open_latency_ms:.1f}", highlight=False)
+    if result.aborted is not None:
+        raise SprayerError(result.aborted)
+    if not result.ok:
+        raise SprayerError("not every pulse was executed")
 
 
 @app.command()
@@ -311,10 +342,10 @@ def _tell_outcome(folder: Path, summary: dict[str, str], *, report: bool) -> Non
 
 
 def _tell_truth(flight: Path, truth: Path) -> None:
-    from drone_agent.postflight.truth import compare_flight
+    from drone_agent.postflight.compare import compare_flight, comparison_rows
 
     table = Table("measure", "value", title="Against the known cracks of the wall", title_justify="left")
-    for name, value in compare_flight(flight, truth).rows():
+    for name, value in comparison_rows(compare_flight(flight, truth)):
         table.add_row(name, value)
     out.print(table)
 

@@ -36,6 +36,10 @@ class SystemClock:
         now = datetime.now(UTC)
         return UtcStamp(now.isoformat(timespec="milliseconds"), now >= _OLDEST_CREDIBLE_UTC)
 
+    def unix_us(self) -> int:
+        """Microseconds of unix time, for file formats that want it; as wrong as the machine's date."""
+        return time.time_ns() // 1000
+
     def sleep(self, seconds: float) -> None:
         """Blocks for `seconds`."""
         time.sleep(seconds)

@@ -30,9 +30,9 @@ def markdown_reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made by `drone-agent config --markdown`; do not edit. Layers, later ones win: `config/agent.yaml`, `--profile`,",
-        "`--config`, `--set key=value`. An unknown key, a value out of range or a key given twice stops the program with",
-        "file, line and key.",
+        "Made by `drone-agent config --markdown`; do not edit. Layers, later ones win: `config/agent.yaml`,",
+        "`--profile`, `--config`, `--set key=value`. An unknown key, a value out of range or a key given twice",
+        "stops the program with file, line and key.",
         "",
     ]
     for name, field in AgentConfig.model_fields.items():

@@ -17,6 +17,7 @@ clamped to +-`belief_limit`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,32 +117,45 @@ def _localise(tiles: Ints, u: Floats, v: Floats, cell_px: float, scores: Sequenc
             continue
         mine = np.isin(tiles, members) if len(kinds) > 1 else slice(None)
         place[members] = np.arange(len(members))
-        maps = np.stack([cells for tile in members if (cells := scores[tile].cells) is not None])
+        strong = _relative(np.stack([cells for tile in members if (cells := scores[tile].cells) is not None]))
         # Tiles of one frame may differ in size, but hardly ever do; the reach of a cell follows the first.
-        strong = _strong_places(maps, cell_px / scores[members[0]].tile.size_px)
-        rows, columns = (v[mine] * shape[0]).astype(np.int64), (u[mine] * shape[1]).astype(np.int64)
-        share[mine] = strong[place[tiles[mine]], rows, columns]
+        half = cell_px / scores[members[0]].tile.size_px / 2
+        share[mine] = _strongest_within(strong, place[tiles[mine]], u[mine], v[mine], half)
     return share
 
 
-def _strong_places(maps: npt.NDArray[np.float32], cell_share: float) -> npt.NDArray[np.float32]:
-    """Shares of N maps (N, h, w) relative to each one's strongest, 0 to 1; a place takes the most within a cell."""
+def _relative(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Shares of N maps (N, h, w) relative to each one's strongest, 0 to 1."""
     # Shares below zero speak against a crack; if all do, the bias made the tile positive and only their order counts.
-    strong = np.maximum(maps, 0.0)
+    strong = np.maximum(maps, np.float32(0.0))
     top = strong.max(axis=(1, 2))
     for i in np.flatnonzero(top <= 0):
-        strong[i] = maps[i] - maps[i].min()
+        np.subtract(maps[i], maps[i].min(), out=strong[i])
         top[i] = strong[i].max()
     strong[top <= 0] = 1.0
-    strong /= np.where(top > 0, top, 1.0)[:, None, None].astype(np.float32)
-    # A cell of the wall may hold several places of the map: it takes the strongest.
-    for axis in (1, 2):
-        reach = round(cell_share * maps.shape[axis] / 2 - 0.5)
-        if reach > 0:
-            pad = [(0, 0), (0, 0), (0, 0)]
-            pad[axis] = (reach, reach)
-            strong = np.lib.stride_tricks.sliding_window_view(np.pad(strong, pad), 2 * reach + 1, axis).max(axis=-1)
-    return strong
+    top[top <= 0] = 1.0
+    relative: npt.NDArray[np.float32] = strong / top[:, None, None]
+    return relative
+
+
+def _strongest_within(
+    maps: npt.NDArray[np.float32], which: Ints, u: Floats, v: Floats, half: float
+) -> npt.NDArray[np.float32]:
+    """The most that map `which` says within `half` (share of the tile) of (u, v): a cell may hold several places."""
+    _, rows, columns = maps.shape
+    best = np.zeros(len(which), np.float32)
+    for step_v in _steps(half, rows):
+        row = np.clip(((v + step_v) * rows).astype(np.int64), 0, rows - 1)
+        for step_u in _steps(half, columns):
+            column = np.clip(((u + step_u) * columns).astype(np.int64), 0, columns - 1)
+            np.maximum(best, maps[which, row, column], out=best)
+    return best
+
+
+def _steps(half: float, places: int) -> list[float]:
+    """Offsets from -half to half, less than one place of the map apart."""
+    count = max(1, math.ceil(2 * half * places))
+    return [half * (2 * (step + 0.5) / count - 1) for step in range(count)]
 
 
 def _share_of_peaks(share: Floats, tiles: Ints, u: Floats, v: Floats, members: Sequence[tuple[int, TileScore]]) -> None:

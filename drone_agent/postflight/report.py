@@ -139,7 +139,7 @@ def _context(flight: Flight) -> dict[str, Any]:
         coverage = face_coverage(flight, name)
         mine = [f for f in findings if f.face == name]
         record = flight.faces.get(name)
-        how = " · ".join(filter(None, (record.how, record.detail))) if record else ""
+        how = (record.detail or record.how) if record else ""
         faces.append(FaceSection(coverage, elevation(flight, coverage, mine, marks), how))
     metric = [f.coverage for f in faces if f.coverage.unit == "m"]
     pictures = [f.coverage for f in faces if f.coverage.unit == "px"]

@@ -15,9 +15,7 @@ from drone_agent.vehicle.settings import CameraMountSettings, SurfaceSettings, V
 WIDTH, HEIGHT, TILE = 1280, 720, 224
 WALL = Face("wall", (2.0, 0.0, 0.0), math.pi / 2, 10.0, 4.0)
 PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-TILES = tuple(
-    Tile(x, y, TILE) for y in (0, 165, 331, 496) for x in (0, 211, 422, 634, 845, 1056)
-)
+TILES = tuple(Tile(x, y, TILE) for y in (0, 165, 331, 496) for x in (0, 211, 422, 634, 845, 1056))
 
 
 def on_wall(settings: InspectionSettings | None = None, wall: Face = WALL) -> Inspection:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from drone_agent.inspection.evidence import FrameEvidence, add_looks, add_picture, frame_evidence
 from drone_agent.inspection.settings import InspectionSettings
-from drone_agent.inspection.surface import CellGrid
+from drone_agent.inspection.surface import CellGrid, Ints
 from drone_agent.values import Tile, TileScore, Verdict
 from tests.inspection.scenes import score
 
@@ -24,7 +24,7 @@ def evidence_of(values: list[float | None], limit: float) -> FrameEvidence:
     return FrameEvidence(log_odds, (log_odds > 0) * 0.9, np.zeros(len(values), np.int64), good, ~good)
 
 
-def feed(course: Looks, chosen: InspectionSettings) -> tuple[CellGrid, list[int], np.ndarray]:  # type: ignore[type-arg]
+def feed(course: Looks, chosen: InspectionSettings) -> tuple[CellGrid, list[int], Ints]:
     grid = CellGrid(0.05, chosen.prior_log_odds)
     slots = grid.slots(np.arange(CELLS), np.zeros(CELLS, np.int64))
     confirmed: list[int] = []
@@ -115,7 +115,10 @@ def test_a_positive_tile_speaks_only_where_the_model_points() -> None:
 
 def test_a_negative_tile_speaks_against_every_cell_it_covers() -> None:
     spread = frame_evidence(
-        np.array([[10.0, 10.0], [112.0, 112.0], [300.0, 10.0]]), 50.0, [score(Tile(0, 0, 224), -1.5)], InspectionSettings()
+        np.array([[10.0, 10.0], [112.0, 112.0], [300.0, 10.0]]),
+        50.0,
+        [score(Tile(0, 0, 224), -1.5)],
+        InspectionSettings(),
     )
     assert spread.log_odds == pytest.approx([-1.5, -1.5, 0.0])
     assert spread.good.tolist() == [True, True, False]

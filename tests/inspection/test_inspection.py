@@ -11,7 +11,8 @@ from drone_agent.inspection.settings import ImageSurfaceSettings, InspectionSett
 from drone_agent.values import NoPose, Place, Sighting, Verdict
 from tests.inspection.scenes import PICTURE, TILES, WALL, frame, on_wall, pixel_of, pose, score, scores_of
 
-CRACK = (3.02, 2.03)
+# In the middle of a tile row for a camera at a height of 2 m.
+CRACK = (3.02, 2.08)
 
 
 def fly(
@@ -76,11 +77,11 @@ def test_hovering_adds_no_evidence() -> None:
 
 
 def test_the_evidence_of_a_pass_does_not_depend_on_the_frame_rate() -> None:
-    column, row = 60, 40
+    column, row = 60, 41
     beliefs = []
     for step in (0.05, 0.10, 0.20):
         inspection = on_wall(InspectionSettings(look_limit=0.5, belief_limit=20.0))
-        fly(inspection, (3.02, 2.03), start=2.5, step=step, count=round(1.0 / step) + 1)
+        fly(inspection, CRACK, start=2.5, step=step, count=round(1.0 / step) + 1)
         beliefs.append(inspection.log_odds("wall", column, row))
     assert max(beliefs) - min(beliefs) < 0.25 * (max(beliefs) + 1.0)
 
@@ -124,13 +125,13 @@ def test_a_frame_without_pose_changes_nothing_and_says_why() -> None:
 
 def test_one_crack_gets_one_sighting_every_spacing() -> None:
     inspection = on_wall(InspectionSettings(mark_spacing_m=0.2))
-    found = []
+    found: list[Sighting] = []
     for i in range(16):
         at = pose(2.5 + 0.07 * i)
         scores = []
         for tile in TILES:
-            # A horizontal crack through the whole view at a height of 2.03 m.
-            v = (360 - 30 - tile.y_px) / 224
+            # A horizontal crack through the whole view at a height of 2.08 m.
+            v = (360 - 80 - tile.y_px) / 224
             cells = np.full((14, 14), -1.0, np.float32)
             if 0 <= v < 1:
                 cells[int(v * 14), :] = 20.0
@@ -159,9 +160,9 @@ def test_a_mark_counts_only_within_the_spacing_and_on_its_face() -> None:
     inspection = on_wall(InspectionSettings(mark_spacing_m=0.2))
     inspection.mark(Place("wall", 1.0, 1.0, (20, 20)))
     assert inspection.is_marked(Place("wall", 1.1, 1.1, (22, 22)))
-    assert not inspection.is_marked(Place("wall", 1.2, 1.0, (24, 20)))
+    assert not inspection.is_marked(Place("wall", 1.21, 1.0, (24, 20)))
     assert not inspection.is_marked(Place("other", 1.0, 1.0, (20, 20)))
-    assert inspection.is_marked(Place("wall", 1.2, 1.0, (24, 20)), 0.25)
+    assert inspection.is_marked(Place("wall", 1.21, 1.0, (24, 20)), 0.25)
 
 
 def test_a_sighting_without_mark_asks_again_on_the_next_pass_and_a_marked_one_does_not() -> None:

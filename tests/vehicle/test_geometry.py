@@ -35,7 +35,7 @@ NORTH_WALL = Face("wall", (2.0, 0.0, -2.0), math.pi / 2)
 
 
 def camera(**mount: float) -> CameraModel:
-    return CameraModel.from_settings(CameraMountSettings(focal_px=2000.0, **mount), 1280, 720)  # type: ignore[arg-type]
+    return CameraModel.from_settings(CameraMountSettings(focal_px=2000.0, **mount), 1280, 720)
 
 
 def pose(
@@ -54,7 +54,7 @@ def pose(
 
 
 def view_of(at: Pose, wall: Face = NORTH_WALL, model: CameraModel | None = None, **surface: float) -> WallView:
-    projector = WallProjector(model or camera(), [wall], SurfaceSettings(**surface), VehicleSettings())  # type: ignore[arg-type]
+    projector = WallProjector(model or camera(), [wall], SurfaceSettings(**surface), VehicleSettings())
     view = projector.view(at, 1280, 720)
     assert isinstance(view, WallView)
     return view

@@ -71,7 +71,8 @@ def test_a_ring_buffer_stays_bounded_and_keeps_the_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "usable"), [(0x33F, True), (0x10, True), (0xA7, False), (0x90, False), (0x410, False), (0x400, False), (0, False)]
+    ("flags", "usable"),
+    [(0x33F, True), (0x10, True), (0xA7, False), (0x90, False), (0x410, False), (0x400, False), (0, False)],
 )
 def test_which_ekf_flags_mean_a_position(flags: int, usable: bool) -> None:
     assert ekf_has_position(flags) is usable

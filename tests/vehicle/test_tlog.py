@@ -71,7 +71,9 @@ def test_a_gap_up_to_the_setting_is_bridged(write: Write) -> None:
         (lambda r: r.geo(10.5, 0, 0, 0), "GLOBAL_POSITION_INT"),
     ],
 )
-def test_no_pose_while_the_autopilot_has_no_position(write: Write, spoil: Callable[[Recording], Recording], said: str) -> None:
+def test_no_pose_while_the_autopilot_has_no_position(
+    write: Write, spoil: Callable[[Recording], Recording], said: str
+) -> None:
     recording = Recording().heartbeat(10.0)
     for tick in range(50):
         recording.attitude(10 + tick * 0.02).local(10 + tick * 0.02)
@@ -136,7 +138,9 @@ def test_other_systems_on_the_link_are_not_believed(write: Write) -> None:
     stranger = dialect.MAVLink(None, srcSystem=1, srcComponent=191)
     for tick in range(100):
         t = 10.01 + tick * 0.02
-        recording.add(t, dialect.MAVLink_local_position_ned_message(round(t * 1e3), 99, 99, 99, 0, 0, 0), sender=stranger)
+        recording.add(
+            t, dialect.MAVLink_local_position_ned_message(round(t * 1e3), 99, 99, 99, 0, 0, 0), sender=stranger
+        )
     pose = TlogPoseSource(write(recording.data)).at(ns(11.0))
     assert isinstance(pose, Pose)
     assert pose.north_m == pytest.approx(0.0)
@@ -227,7 +231,9 @@ def test_whatever_happens_to_the_bytes_every_record_found_lies_within_them(data:
 def test_random_bytes_never_crash_the_reader(noise: bytes) -> None:
     damage = Damage()
     found = list(records(noise, damage))
-    assert sum(record.end - record.start + 8 for record in found) + damage.skipped_bytes + damage.torn_bytes == len(noise)
+    assert sum(record.end - record.start + 8 for record in found) + damage.skipped_bytes + damage.torn_bytes == len(
+        noise
+    )
 
 
 @pytest.mark.shared

@@ -52,9 +52,7 @@ class Recording:
         return self.add(at, message)
 
     def gps(self, at: float, fix: int = 6, h_acc_mm: int = 300) -> Recording:
-        message = dialect.MAVLink_gps_raw_int_message(
-            round(at * 1e6), fix, 0, 0, 0, 0, 0, 0, 0, 10, 0, h_acc=h_acc_mm
-        )
+        message = dialect.MAVLink_gps_raw_int_message(round(at * 1e6), fix, 0, 0, 0, 0, 0, 0, 0, 10, 0, h_acc=h_acc_mm)
         return self.add(at, message)
 
     def ekf(self, at: float, flags: int = 0x33F) -> Recording:

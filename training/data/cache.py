@@ -114,8 +114,7 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
 def draw_synthetic(
     textures: Sequence[tuple[Photographs, list[int]]], cache: Path, count: int, seed: int
 ) -> Photographs:
-    """Return `count` drawn pictures with masks, every second one cracked, drawing them first if they are not in the
-    cache.
+    """Return `count` drawn pictures with masks, every second one cracked; draw them if they are not cached.
 
     Args:
         textures: data sets and the indices of their training photographs, from which sound squares are cut.

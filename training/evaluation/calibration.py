@@ -1,4 +1,4 @@
-"""What probability does a logit stand for? One temperature and one bias, kept only if they help on data not fitted on."""
+"""What probability does a logit stand for? One temperature and one bias, kept only if they help on held-out data."""
 
 from __future__ import annotations
 

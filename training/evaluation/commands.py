@@ -62,8 +62,15 @@ def evaluate_command(
             console.print(rich_table(results, title, bars))
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                content = {"model": str(model), "file": label, "threshold_logit": threshold, "limit": limit, "seed": seed,
-                           "resamples": resamples, "sets": [row.to_dict() for row in results]}  # fmt: skip
+                content = {
+                    "model": str(model),
+                    "file": label,
+                    "threshold_logit": threshold,
+                    "limit": limit,
+                    "seed": seed,
+                    "resamples": resamples,
+                    "sets": [row.to_dict() for row in results],
+                }
                 (out / f"evaluation-{label}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
                 text = f"# {title}\n\n{markdown_table(results, bars)}\n`<`: below its bar.\n\n{by_group_table(results)}"
                 (out / f"evaluation-{label}.md").write_text(text, encoding="utf-8")
@@ -106,7 +113,7 @@ def _scored(scorer: Scorer, label: str, tiles: Any, progress_bar: Any) -> Scored
 def _threshold(
     given: float | None, threshold_p: float | None, scored: list[tuple[tuple[str, str], Scored]], name: str
 ) -> float:
-    """The logit from which on a tile is a crack: asked for, the bundle's own, or fitted on the validation sets at hand."""
+    """The logit from which on a tile is a crack: asked for, the bundle's own, or fitted on validation sets at hand."""
     from training.evaluation.evaluate import role_of
     from training.evaluation.threshold import bars_for, choose
 

@@ -84,8 +84,8 @@ def bootstrap_by_group(
     """Percentile bootstrap that draws whole groups with replacement (Field and Welsh, JRSS B 69, 2007).
 
     Args:
-        statistic: of the weights of all tiles (how often each was drawn; float64 [N]); NaN where it is not defined, such
-            draws are left out.
+        statistic: of the weights of all tiles (how often each was drawn; float64 [N]); draws for which it is NaN are
+            left out.
         groups: photograph or twin group of each tile, length N.
         resamples: number of draws.
         confidence: coverage.

@@ -1,7 +1,7 @@
 """From which logit on is a tile called a crack? Chosen on validation data, so that no set pays for another.
 
-The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a threshold
-uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are compared by
+The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a
+threshold uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are compared by
 their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room.
 """
 
@@ -22,8 +22,8 @@ class ThresholdError(ValueError):
 class Bar:
     """A wanted rate: the share of the tiles of `kind` in the set that must be judged rightly.
 
-    `kind` is a kind of tile ("crack", "joint", "plain", "negative"), or "recall" or "specificity" for all tiles of a class.
-    A weight above 1 makes errors against this bar dearer.
+    `kind` is a kind of tile ("crack", "joint", "plain", "negative"), or "recall" or "specificity" for all tiles of a
+    class. A weight above 1 makes errors against this bar dearer.
     """
 
     set: str
@@ -77,6 +77,14 @@ class Choice:
     def worst(self) -> BarResult:
         """The bar that decided."""
         return max(self.results, key=lambda result: result.used)
+
+    def by_bar(self) -> list[BarResult]:
+        """One result a bar; where a set was scored by several files, the worse."""
+        found: dict[Bar, BarResult] = {}
+        for result in self.results:
+            if result.bar not in found or result.used > found[result.bar].used:
+                found[result.bar] = result
+        return list(found.values())
 
 
 _MUST: dict[str, tuple[Bar, ...]] = {

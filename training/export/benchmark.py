@@ -1,4 +1,4 @@
-"""How much faster is one file than another on this machine? Ratios only: a shared machine has no honest milliseconds."""
+"""How much faster is one file than another on this machine? In ratios: a shared machine has no honest milliseconds."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -232,7 +231,7 @@ def update_index(models_folder: Path, *, default: str | None = None) -> None:
     text = json.dumps({"schema": SCHEMA, "default": default, "models": found}, indent=2) + "\n"
     partial = index.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, index)
+    partial.replace(index)
 
 
 def file_sha256(path: Path) -> str:

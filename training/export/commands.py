@@ -75,8 +75,8 @@ def export_command(
     sizes = ", ".join(f"{key} {file.bytes / 1e6:.2f} MB" for key, file in manifest.files.items())
     point = manifest.operating_point
     console.print(
-        f"{options.out}: {sizes}; crack from p = {point.threshold_p:.4f}; validation recall {100 * point.recall:.2f} %, "
-        f"specificity {100 * point.specificity:.2f} %. See {options.out / 'CARD.md'}.",
+        f"{options.out}: {sizes}; crack from p = {point.threshold_p:.4f}; "
+        f"validation recall {100 * point.recall:.2f} %, specificity {100 * point.specificity:.2f} %. See {options.out / 'CARD.md'}.",
         soft_wrap=True,
     )
 
@@ -94,8 +94,12 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     )
 
     columns = (
-        TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description:<44}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total)
 

@@ -1,6 +1,6 @@
 """How does a PyTorch net become an ONNX graph that takes camera bytes as they are?
 
-The graph takes `tiles`, uint8 [N, 224, 224, C], BGR, and does the scaling itself, so that the agent cannot get it wrong.
+The graph takes `tiles`, uint8 [N, 224, 224, C], BGR, and does the scaling itself, so the agent cannot get it wrong.
 Batch normalisation is folded into the convolutions. `split_scaling` takes the scaling out again, for the quantiser: a
 scaling by one mean and one standard deviation is exactly a quantisation with scale `1 / std` and zero point `mean`.
 """
@@ -28,7 +28,7 @@ CELLS_NAME = "cells"
 SCALED_NAME = "scaled"
 TILE_PX = 224
 OPSET = 17
-"""Opset 17 with 8-bit types is read by every ONNX Runtime since 1.12, also by the builds of JetPack and Raspberry Pi OS."""
+"""Read by every ONNX Runtime since 1.12, also by the builds for JetPack."""
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def to_onnx(net: nn.Module, *, tile_px: int = TILE_PX) -> onnx.ModelProto:
     """Traces `net` into an ONNX graph with 3-channel byte input and dynamic batch.
 
     Args:
-        net: takes uint8 [N, 3, H, W] (BGR) and returns `(logit [N], cells [N, h, w])`; scaling by one mean and std inside.
+        net: takes uint8 [N, 3, H, W] (BGR) and returns `(logit [N], cells [N, h, w])`; scales by one mean and std.
         tile_px: side of a tile (px).
 
     Raises:
@@ -108,9 +108,24 @@ def split_scaling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Scaling]:
     core = onnx.ModelProto()
     core.CopyFrom(model)
     graph = core.graph
-    constants = _constants(graph)
     tile_px = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    cut, name, scaling = _leading_scaling(graph)
+    for node in cut:
+        graph.node.remove(node)
+    for node in graph.node:
+        for i, source in enumerate(node.input):
+            if source == name:
+                node.input[i] = SCALED_NAME
+    del graph.input[:]
+    shape = ["N", 3, tile_px or TILE_PX, tile_px or TILE_PX]
+    graph.input.append(helper.make_tensor_value_info(SCALED_NAME, TensorProto.FLOAT, shape))
+    _drop_unused(graph)
+    return core, scaling
 
+
+def _leading_scaling(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], str, Scaling]:
+    """The nodes from the bytes to the scaled tiles, the tensor that they end in, and what they do."""
+    constants = _constants(graph)
     scale, offset = 1.0, 0.0
     name = INPUT_NAME
     cut: list[onnx.NodeProto] = []
@@ -136,19 +151,7 @@ def split_scaling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Scaling]:
     # Close to a whole number is enough (float32 constants), but not a mean of 127.5: then the padding would be off.
     if not 0 <= round(mean) <= 255 or abs(mean - round(mean)) > 1e-3:
         raise ExportError(f"the mean of the scaling must be a whole number from 0 to 255, it is {mean:.4f}")
-
-    for node in cut:
-        graph.node.remove(node)
-    for node in graph.node:
-        for i, source in enumerate(node.input):
-            if source == name:
-                node.input[i] = SCALED_NAME
-    del graph.input[:]
-    graph.input.append(
-        helper.make_tensor_value_info(SCALED_NAME, TensorProto.FLOAT, ["N", 3, tile_px or TILE_PX, tile_px or TILE_PX])
-    )
-    _drop_unused(graph)
-    return core, Scaling(mean=round(mean), std=std)
+    return cut, name, Scaling(mean=round(mean), std=std)
 
 
 def pad_channels(core: onnx.ModelProto, channels: int) -> onnx.ModelProto:

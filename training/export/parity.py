@@ -23,8 +23,8 @@ class ParityError(Exception):
 class Agreement:
     """How two scorers compare at one threshold.
 
-    `same_verdict` is the share of tiles with the same verdict, `recall_reference` and `recall_other` are over all cracks, `max_logit`
-    and `rms_logit` differences of the raw logits.
+    `same_verdict` is the share of tiles with the same verdict; recalls are over all cracks, specificities over all
+    others; `max_logit` and `rms_logit` are differences of the raw logits.
     """
 
     reference: str
@@ -60,10 +60,10 @@ class Agreement:
         }
 
     def __str__(self) -> str:
+        recalls = f"{100 * self.recall_reference:.2f} and {100 * self.recall_other:.2f} %"
         return (
             f"{self.reference} and {self.other}: same verdict on {100 * self.same_verdict:.2f} % of {self.tiles} tiles "
-            f"(needed {100 * MIN_AGREEMENT:g} %), recall {100 * self.recall_reference:.2f} and {100 * self.recall_other:.2f} % "
-            f"(may differ by {100 * MAX_RECALL_DIFFERENCE:g} points)"
+            f"(needed {100 * MIN_AGREEMENT:g} %), recall {recalls} (may differ by {100 * MAX_RECALL_DIFFERENCE:g} points)"
         )
 
 

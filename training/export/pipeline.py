@@ -18,7 +18,7 @@ from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_til
 from training.data.mixture import SYNTHETIC, load_samplers
 from training.data.sources import SOURCES
 from training.engine import checkpoint as checkpoints
-from training.evaluation.calibration import calibrate
+from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
 from training.evaluation.evaluate import OnnxScorer, Scorer, SetResult, TorchScorer, result, role_of, score, thin
 from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose
 from training.export.benchmark import interleaved_s
@@ -26,7 +26,6 @@ from training.export.bundle import Manifest, update_index, write_bundle
 from training.export.card import CardFacts, Speed, render, threshold_rule
 from training.export.onnx import ExportError, Scaling, split_scaling, to_onnx
 from training.export.parity import Agreement, ParityError, compare, gate
-from training.models import parameter_count
 from training.export.quantize import (
     FLOAT_SCHEME,
     METHODS,
@@ -39,6 +38,7 @@ from training.export.quantize import (
     quantise,
     sensitivities,
 )
+from training.models import parameter_count
 
 ARCHITECTURES: Final = {
     "opnet": "OPNet",
@@ -49,8 +49,8 @@ ARCHITECTURES: Final = {
     "vgg16": "VGG-16",
 }
 GSD_BASIS: Final = (
-    "Assumed, not measured: most training photographs carry no scale; the drone photographs of UAV75 are taken at about 1 mm/px "
-    "and training varies the scale by 0.6 to 1.6; METU's close-ups stand for the fine end."
+    "Assumed, not measured: the training photographs carry no scale. The drone photographs of UAV75 are taken to be near "
+    "1 mm/px, training varies the scale by 0.6 to 1.6, METU's close-ups stand for the fine end."
 )
 
 Step = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -137,7 +137,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     )
     speed = _speed(float_model, quantised.model, step)
     calibrated = calibrate(as_int8)
-    results, differences = _evaluate(float_model, quantised.model, validation, as_float, as_int8, choice, options, step)
+    results, differences = _evaluate(float_model, quantised.model, as_float, as_int8, choice, options, step)
 
     pooled_recall = agreements[-1].recall_other
     facts: dict[str, Any] = {
@@ -148,7 +148,10 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         "licence": options.licence,
         "input": {"tile_px": 224},
         "gsd_mm_px": {
-            "nominal": options.gsd_mm_px[0], "min": options.gsd_mm_px[1], "max": options.gsd_mm_px[2], "basis": options.gsd_basis,
+            "nominal": options.gsd_mm_px[0],
+            "min": options.gsd_mm_px[1],
+            "max": options.gsd_mm_px[2],
+            "basis": options.gsd_basis,
         },
         "default_file": "int8",
         "operating_point": {
@@ -166,7 +169,8 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             **{f"{item.reference}-{item.other}": item.to_dict() for item in agreements},
             "int8_minus_fp32_by_set": differences,
             "quantisation": quantised.how,
-            "speed_int8_over_fp32": {str(batch): round(ratio, 3) for batch, ratio in speed.ratio.items()} | {"cpu": speed.cpu},
+            "speed_int8_over_fp32": {f"batch_{batch}": round(ratio, 3) for batch, ratio in speed.ratio.items()}
+            | {"cpu": speed.cpu, "vnni": speed.vnni},
         },
         "training": {
             "config": content.get("config_path"),
@@ -174,16 +178,29 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             "commit": content.get("commit"),
             "hours": content.get("hours"),
             "steps": content.get("step"),
-            "data": [{key: row.get(key) for key in ("name", "sha256", "licence", "train_tiles")} for row in content.get("data", [])],
+            "data": [
+                {key: row.get(key) for key in ("name", "sha256", "licence", "train_tiles")}
+                for row in content.get("data", [])
+            ],
         },
-    }  # fmt: skip
+    }
     card = render(
         CardFacts(
-            facts=facts, licences=facts["training"]["data"], calibration=calibrated, choice=choice, bars=bars, results=results,
-            differences=differences, agreements=agreements, validation=as_int8, quantisation=quantised.how, speed=speed,
-            commands=options.commands, model=content["model"], limit=options.limit,
+            facts=facts,
+            calibration=calibrated,
+            reliability=_reliability(calibrated, as_int8),
+            choice=choice,
+            bars=bars,
+            results=results,
+            differences=differences,
+            agreements=agreements,
+            validation=as_int8,
+            quantisation=quantised.how,
+            speed=speed,
+            commands=options.commands,
+            limit=options.limit,
         )
-    )  # fmt: skip
+    )
     manifest = write_bundle(
         options.out,
         {
@@ -307,7 +324,7 @@ def _rank_methods(
     options: ExportOptions,
     step: Step,
 ) -> list[Method]:
-    """Rules for the ranges, best first: by the spread of the logit's error on training tiles (a shift is corrected anyway)."""
+    """Rules for the ranges, best first: by the spread of the logit's error on training tiles (shifts get corrected)."""
     spread: dict[str, float] = {}
     with step("rules for the ranges", len(METHODS)) as advance:
         for method in METHODS:
@@ -348,7 +365,6 @@ def _sets(role: str, options: ExportOptions) -> list[EvaluationSet]:
 def _evaluate(
     float_model: onnx.ModelProto,
     int8_model: onnx.ModelProto,
-    validation: Sequence[EvaluationSet],
     as_float: Sequence[Scored],
     as_int8: Sequence[Scored],
     choice: Choice,
@@ -401,6 +417,14 @@ def _manifest_metrics(row: SetResult) -> dict[str, Any]:
     if "auroc" in metrics.by_group and not np.isnan(metrics.by_group["auroc"].low):
         found["auroc"] = metrics.by_group["auroc"].as_list()
     return found
+
+
+def _reliability(calibration: Calibration, scored: Sequence[Scored]) -> list[Bin]:
+    """The reliability diagram of the calibrated probabilities."""
+    logits = np.concatenate([item.logits for item in scored])
+    value = logits / calibration.temperature + calibration.bias
+    p_crack = 1 / (1 + np.exp(-np.clip(value, -500, 500)))
+    return reliability(p_crack, np.concatenate([item.labels for item in scored]), balanced_weights(scored))
 
 
 def _speed(float_model: onnx.ModelProto, int8_model: onnx.ModelProto, step: Step) -> Speed:

@@ -38,6 +38,7 @@ SCHEME = "QDQ U8 activations, S8 per-channel weights, 7 bit (no VNNI needed)"
 _BINS = 2048
 _SAMPLES_PER_TENSOR_AND_TILE = 20_000
 _BATCH = 4
+_QUANTISED_OPS = ["Conv", "MaxPool", "Relu", "Clip", "Add", "GlobalAveragePool", "Mul", "Sigmoid", "HardSwish"]
 
 log = logging.getLogger(__name__)
 
@@ -172,15 +173,15 @@ def quantise(
     )
     quantizer = QDQQuantizer(
         model,
-        True,  # one scale a channel
-        reduce_range,
-        QuantType.QInt8,
-        QuantType.QUInt8,
-        TensorsData(CalibrationMethod.MinMax, ranges),
-        [],
-        [*head_nodes(model), *keep_float],
-        ["Conv", "MaxPool", "Relu", "Clip", "Add", "GlobalAveragePool", "Mul", "Sigmoid", "HardSwish"],
-        {"WeightSymmetric": True, "ActivationSymmetric": False},
+        per_channel=True,
+        reduce_range=reduce_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=[],
+        nodes_to_exclude=[*head_nodes(model), *keep_float],
+        op_types_to_quantize=_QUANTISED_OPS,
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
@@ -232,9 +233,8 @@ def correct_biases(
 ) -> onnx.ModelProto:
     """Takes out the mean error that rounding weights and activations leaves in each channel of each convolution.
 
-    Layer by layer, so that what an earlier correction mended is not mended twice (Nagel et al., Data-Free Quantization
-    Through Weight Equalization and Bias Correction, ICCV 2019, section 4.2, with data). At last the head's bias is shifted by
-    the mean error of the logit.
+    Layer by layer, so that what an earlier correction mended is not mended twice; the float head comes last (Nagel et
+    al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.2, with data).
 
     Args:
         quantised: from `quantise`.

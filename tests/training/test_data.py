@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import texture
+from training.data.augment import Appearance, View, cut, cut_mask
+from training.data.cache import fit_square, load_photographs
+from training.data.dataset import EVALUATION_SETS, evaluation_tiles
+from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
+from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, DataError, get_source
+from training.data.synthetic import draw
+from training.data.tiles import kind_of, label_of
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def samplers(data_root: Path, splits: Path, cache: Path) -> dict[str, SourceSampler]:
+    names = ["metu-ccic", "uav75", "omu-quay", "uavcrack", "not-concrete", "synthetic"]
+    return load_samplers(names, data_root, cache, splits, synthetic_count=12, seed=1)
+
+
+def mixture(samplers: dict[str, SourceSampler], weights: dict[str, float], batch: int = 16) -> Mixture:
+    return Mixture(samplers, weights, px=96, batch=batch, preset="field", seed=5, stage=0, steps=9)
+
+
+@pytest.mark.parametrize("name", ["walls-external", "brickwork-external"])
+def test_external_tests_are_never_trained_on(name: str, data_root: Path, splits: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match="never be trained on"):
+        load_samplers([name], data_root, cache, splits, synthetic_count=2, seed=1)
+
+
+def test_unknown_data_sets_are_refused_with_the_known_names() -> None:
+    with pytest.raises(DataError, match="metu-ccic"):
+        get_source("imagenet", for_training=True)
+
+
+def test_zip_and_folder_give_the_same_photographs(data_root: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "uav75"), "zip", data_root / "uav75")
+    zipped = load_photographs(SOURCES["uav75"], tmp_path, tmp_path / "cache")
+    folder = load_photographs(SOURCES["uav75"], data_root, tmp_path / "cache")
+    assert zipped.items == folder.items
+    assert np.array_equal(zipped.images, folder.images)
+    assert zipped.masks is not None
+    assert set(np.unique(zipped.masks)) == {0, JOINT, CRACK}
+
+
+def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"uav75\.zip"):
+        Archive.find(tmp_path, "uav75")
+
+
+def test_small_photographs_are_mirrored_and_large_ones_shrunk() -> None:
+    small = fit_square(np.arange(6, dtype=np.uint8).reshape(2, 3), 4, cv2.INTER_NEAREST)
+    assert small.shape == (4, 4)
+    assert small[0].tolist() == [0, 1, 2, 1]
+    assert fit_square(np.zeros((90, 60, 3), np.uint8), 40, cv2.INTER_AREA).shape == (40, 40, 3)
+
+
+def line_mask(length: int, value: int = CRACK, side: int = 224) -> np.ndarray:
+    mask = np.zeros((side, side), np.uint8)
+    mask[100:102, 4 : 4 + length] = value
+    return mask
+
+
+def test_long_cracks_are_positive_short_ones_unsure_none_negative() -> None:
+    assert label_of(line_mask(120)) is True
+    assert label_of(line_mask(20)) is None
+    assert label_of(np.zeros((224, 224), np.uint8)) is False
+
+
+def test_a_joint_is_sound_and_named() -> None:
+    assert label_of(line_mask(200, JOINT)) is False
+    assert kind_of(line_mask(200, JOINT)) == "joint"
+    assert kind_of(line_mask(8, JOINT)) is None
+    assert kind_of(np.zeros((224, 224), np.uint8)) == "plain"
+
+
+def test_a_tile_with_the_corner_of_a_box_is_unsure() -> None:
+    corner, most = np.zeros((224, 224), np.uint8), np.zeros((224, 224), np.uint8)
+    corner[:20, :20] = BOX
+    most[:100, :200] = BOX
+    assert label_of(corner) is None
+    assert label_of(most) is True
+
+
+def test_an_untouched_view_is_the_photograph_itself() -> None:
+    image = texture(np.random.default_rng(1), 96)
+    assert np.array_equal(cut(image, View(48, 48, 96), 96), image)
+
+
+def test_picture_and_mask_are_cut_alike() -> None:
+    rng = np.random.default_rng(2)
+    mask = np.zeros((256, 256), np.uint8)
+    cv2.circle(mask, (150, 90), 30, CRACK, -1)
+    image = np.repeat(mask[:, :, None], 3, axis=2)
+    for _ in range(20):
+        view = View(*rng.uniform(100, 150, 2), rng.uniform(90, 250), rng.uniform(0, 6), bool(rng.integers(2)), 1.1)
+        pixels, marked = cut(image, view, 128)[:, :, 0] > 127, cut_mask(mask, view, 128) == CRACK
+        assert (pixels ^ marked).mean() < 0.01
+
+
+def test_zoomed_view_enlarges_about_its_centre() -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[100:140, 60:100] = 255
+    assert cut(image, View(80, 120, 40), 64).min() == 255
+    assert cut(image, View(80, 120, 160), 64)[:8].max() == 0
+
+
+@pytest.mark.parametrize("preset", ["published", "field"])
+def test_appearance_keeps_shape_and_type_and_repeats_with_the_seed(preset: str) -> None:
+    tile = texture(np.random.default_rng(3), 96)
+    vary = Appearance(preset, seed=1)
+    first = [vary(tile, np.random.default_rng(seed)) for seed in range(40)]
+    again = [vary(tile, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(picture.shape == tile.shape and picture.dtype == np.uint8 for picture in first)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({picture.tobytes() for picture in first}) > 30
+
+
+@pytest.mark.parametrize("cracked", [True, False])
+def test_drawn_pictures_have_cracks_only_when_asked(cracked: bool) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        drawn = draw(texture(rng, 256), rng, cracked=cracked)
+        assert drawn.image.shape == (256, 256, 3)
+        assert bool((drawn.mask == CRACK).any()) is cracked
+
+
+def test_a_batch_depends_on_its_step_alone(samplers: dict[str, SourceSampler]) -> None:
+    weights = dict.fromkeys(samplers, 1.0)
+    first, second = mixture(samplers, weights), mixture(samplers, weights)
+    first[0], first[1]
+    for key, value in second[2].items():
+        assert torch.equal(first[2][key], value)
+    assert not torch.equal(first[2]["tiles"], first[3]["tiles"])
+
+
+def test_labels_agree_with_what_is_in_the_tile(samplers: dict[str, SourceSampler]) -> None:
+    batch = mixture(samplers, {"uav75": 1.0}, batch=24)[0]
+    marked = (batch["cracks"] == CRACK).flatten(1).any(dim=1)
+    assert torch.equal(marked, batch["labels"] > 0)
+    assert 0 < float(batch["labels"].mean()) < 1
+
+
+def test_cracks_without_a_mask_are_unknown_and_sound_tiles_known(samplers: dict[str, SourceSampler]) -> None:
+    batch = mixture(samplers, {"metu-ccic": 1.0, "omu-quay": 1.0, "not-concrete": 1.0}, batch=24)[0]
+    unknown = batch["cracks"][:, 0, 0] == UNKNOWN_CELLS
+    assert torch.equal(unknown, batch["labels"] > 0)
+
+
+def test_training_never_sees_a_photograph_of_another_split(samplers: dict[str, SourceSampler]) -> None:
+    assert len(samplers["uav75"].indices) == 3
+    assert len(samplers["omu-quay"].indices) == 3
+    assert len(samplers["not-concrete"].indices) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [(name, split) for name, splits in EVALUATION_SETS.items() for split in splits]
+)
+def test_evaluation_sets_are_whole_and_always_the_same(
+    name: str, split: str, data_root: Path, splits: Path, cache: Path
+) -> None:
+    first = evaluation_tiles(name, split, data_root, cache, splits)
+    again = evaluation_tiles(name, split, data_root, cache, splits)
+    assert first.tiles.shape == (len(first), 224, 224, 3)
+    assert first.tiles.dtype == np.uint8
+    assert np.array_equal(first.tiles, again.tiles)
+    assert len(first.groups) == len(first.kinds) == len(first)
+    assert [kind == "crack" for kind in first.kinds] == first.labels.tolist()
+    if first.masks is not None and name != "walls-external":
+        assert np.array_equal((first.masks == CRACK).any(axis=(1, 2)), first.labels)
+
+
+def test_uav75_evaluates_cracks_joints_and_plain_concrete(data_root: Path, splits: Path, cache: Path) -> None:
+    tiles = evaluation_tiles("uav75", "val", data_root, cache, splits)
+    assert set(tiles.kinds) == {"crack", "joint", "plain"}
+    assert len(set(tiles.groups)) == 2
+
+
+def test_unknown_evaluation_sets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="metu-ccic"):
+        evaluation_tiles("mars", "val", tmp_path)
+    with pytest.raises(ValueError, match="no split"):
+        evaluation_tiles("uav75", "test", tmp_path)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import REPOSITORY
+from training.config import ConfigError, TrainConfig, load_config
+from training.data.mixture import UNKNOWN_CELLS
+from training.data.sources import CRACK
+from training.engine import checkpoint
+from training.engine.losses import cell_loss, cell_targets, tile_loss
+from training.engine.train import Trainer
+from training.engine.validation import auroc
+
+pytestmark = pytest.mark.training
+
+
+class Killed(Exception):
+    """Stands for a pulled plug."""
+
+
+def small_config(data_root: Path, splits: Path, cache: Path, **changes: object) -> TrainConfig:
+    stages = [
+        {
+            "name": name,
+            "px": 64,
+            "steps": 4,
+            "batch": 4,
+            "lr": 1e-3,
+            "warmup": 2,
+            "sources": {"uav75": 1, "metu-ccic": 1},
+        }
+        for name in ("first", "second")
+    ]
+    content = {
+        "name": "small",
+        "model": {"name": "opnet"},
+        "data": {"root": data_root, "cache": cache, "splits": splits},
+        "validation": {"every_steps": 3, "tiles_per_set": 10, "sets": {"uav75": 1.0}},
+        "stages": stages,
+    }
+    return TrainConfig.model_validate(content | changes)
+
+
+@pytest.fixture
+def config(data_root: Path, splits: Path, cache: Path) -> TrainConfig:
+    return small_config(data_root, splits, cache)
+
+
+def test_a_killed_run_goes_on_to_exactly_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+    straight = Trainer(config, Path("x.yaml"), tmp_path / "straight")
+    straight.run()
+
+    killed = Trainer(config, Path("x.yaml"), tmp_path / "killed")
+    killed._last_saved = -math.inf  # every step is written, the fifth is the last
+
+    def die_at_step_five(stage: object, batch: dict[str, torch.Tensor], step=killed._step) -> tuple[float, float]:
+        if killed.progress.step == 5:
+            raise Killed
+        killed._last_saved = -math.inf
+        return step(stage, batch)
+
+    killed._step = die_at_step_five
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = Trainer(config, Path("x.yaml"), tmp_path / "killed")
+    resumed.resume()
+    assert resumed.progress.step == 5
+    resumed.run()
+    for name, value in straight.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[name]), name
+    scores = [[row["criterion"] for row in trainer.progress.history] for trainer in (straight, resumed)]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer(config, Path("config/training/small.yaml"), tmp_path)
+    trainer.run()
+    content = checkpoint.load(tmp_path / "best.pt")
+    assert content["model"] == "opnet"
+    assert content["config_path"] == "config/training/small.yaml"
+    assert {row["name"] for row in content["data"]} == {"uav75", "metu-ccic"}
+    assert all(len(row["sha256"]) == 64 and row["train_tiles"] > 0 and row["licence"] for row in content["data"])
+    assert not any(key.startswith("auxiliary") for key in content["state_dict"])
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [3, 4, 7, 8]
+    logit, cells = checkpoint.load_model(tmp_path / "best.pt")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert logit.shape == (1,)
+    assert cells.shape == (1, 4, 4)
+
+
+def test_training_moves_the_loss_off_chance(data_root: Path, splits: Path, cache: Path, tmp_path: Path) -> None:
+    stage = {"name": "only", "px": 64, "steps": 40, "batch": 8, "lr": 3e-3, "warmup": 2, "preset": "none"}
+    config = small_config(data_root, splits, cache, stages=[stage | {"sources": {"metu-ccic": 1}}])
+    trainer = Trainer(config, Path("x.yaml"), tmp_path)
+    losses: list[float] = []
+    step = trainer._step
+    trainer._step = lambda stage, batch: losses.append(step(stage, batch)[0]) or (losses[-1], 0.0)
+    trainer.run()
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_resuming_with_another_configuration_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    Trainer(config, Path("x.yaml"), tmp_path)._save_last()
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        Trainer(config.model_copy(update={"seed": 2}), Path("x.yaml"), tmp_path).resume()
+
+
+def test_the_rate_warms_up_and_falls_and_follows_the_clock_if_minutes_run_out(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer(config, Path("x.yaml"), tmp_path)
+    stage = config.stages[0].model_copy(update={"steps": 100, "warmup": 10, "max_minutes": 10.0, "lr_end": 0.1})
+    rates = []
+    for step, minutes in ((0, 0), (10, 0), (50, 0), (50, 9), (100, 0)):
+        trainer.progress.step_in_stage, trainer.progress.seconds_in_stage = step, 60.0 * minutes
+        trainer._set_rate(stage)
+        rates.append(trainer.optimiser.param_groups[0]["lr"] / stage.lr)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[1] > rates[2] > rates[3] > rates[4]
+    assert rates[4] == pytest.approx(0.1)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    with pytest.raises(checkpoint.CheckpointError, match="no such checkpoint"):
+        checkpoint.load(path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(checkpoint.CheckpointError, match="best.pt"):
+        checkpoint.load_model(path)
+
+
+def test_cells_are_labelled_by_the_cracks_in_them() -> None:
+    cracks = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    cracks[0, 5, :20] = CRACK
+    cracks[1] = UNKNOWN_CELLS
+    targets, weights = cell_targets(cracks, torch.tensor([1.0, 1.0, 0.0]), (4, 4))
+    assert targets[0].tolist() == [[1, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+    assert weights[0].tolist() == [[1, 1, 0, 1], [0, 0, 0, 1], [1] * 4, [1] * 4]
+    assert float(weights[1].sum()) == 0
+    assert float(weights[2].sum()) == 16
+
+
+def test_cell_loss_is_zero_where_nothing_is_known() -> None:
+    nothing = torch.zeros(2, 4, 4)
+    assert float(cell_loss(torch.randn(2, 4, 4), nothing, nothing, pos_weight=3.0)) == 0.0
+
+
+def test_tile_loss_weighs_cracks_and_smooths_labels() -> None:
+    logits, labels = torch.tensor([0.0]), torch.tensor([1.0])
+    assert float(tile_loss(logits, labels, pos_weight=3.0)) == pytest.approx(3 * math.log(2))
+    sure = torch.tensor([20.0])
+    assert float(tile_loss(sure, labels, smoothing=0.1)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_auroc_counts_pairs_in_order() -> None:
+    labels = np.array([True, True, False, False])
+    assert auroc(np.array([2.0, 1.0, 0.0, -1.0]), labels) == 1.0
+    assert auroc(np.array([0.0, 0.0, 0.0, 0.0]), labels) == 0.5
+    assert auroc(np.array([1.0]), np.array([True])) is None
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "config/training").glob("*.yaml")), ids=lambda path: path.name)
+def test_committed_configurations_are_valid(path: Path) -> None:
+    assert load_config(path).stages
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\nmodel: {name: opnet}\nstages: []\n", "stages"),
+        ("name: x\nmodel: {name: opnet}\ncolour: red\nstages: []\n", "colour"),
+        ("name: [\n", "not YAML"),
+        ("", "the file"),
+    ],
+)
+def test_wrong_configurations_are_refused_with_file_and_key(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"run\.yaml.*{said}"):
+        load_config(path)
