@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -33,10 +32,10 @@ _LAG = 4
 _DIRECTIONS = ((1, 0), (0, 1), (1, 1), (-1, 1))
 # Grey levels are kept in sixteenths: rounding the halved frame to whole ones would look like grain on a smooth wall.
 _SCALE = 16
-# Means over a tile need not see every row: light is measured in every 4th, grain in every 4th of the halved frame,
-# noise in three of every 24.
-_ROW_STEP = 4
-_HALF_ROW_STEP = 4
+# Means over a tile need not see every pixel: light is measured in every 4th row and column, grain in every 4th row of the
+# halved frame, noise in three of every 24 rows.
+_LIGHT_STEP = 4
+_GRAIN_STEP = 4
 _STRIP_STEP = 24
 _SMALLEST_PX = 48
 # Mean absolute values for white noise, in units of that of a full frame's pixel: halving averages four pixels; a bend
@@ -74,10 +73,10 @@ def assess(image: Image, tiles: Sequence[Tile], settings: QualitySettings) -> li
         return []
     green = np.asarray(cv2.extractChannel(image, 1), np.uint8)
     corners = np.array([(tile.x_px, tile.y_px, tile.size_px) for tile in tiles])
-    rows = green[::_ROW_STEP]
-    dark = cv2.threshold(rows, _DARK_LEVEL, 1, cv2.THRESH_BINARY_INV)[1]
-    bright = cv2.threshold(rows, _BRIGHT_LEVEL, 1, cv2.THRESH_BINARY)[1]
-    exposure = _means([rows, dark, bright], _windows(corners, 1, _ROW_STEP))
+    light = np.ascontiguousarray(green[::_LIGHT_STEP, ::_LIGHT_STEP])
+    dark = cv2.threshold(light, _DARK_LEVEL, 1, cv2.THRESH_BINARY_INV)[1]
+    bright = cv2.threshold(light, _BRIGHT_LEVEL, 1, cv2.THRESH_BINARY)[1]
+    exposure = _means(cv2.hconcat([light, dark, bright]), 3, _windows(corners, _LIGHT_STEP, _LIGHT_STEP))
     sharpness = _sharpness(green, corners)
     qualities = []
     for (brightness, dark_share, bright_share), (grain, texture) in zip(
@@ -113,8 +112,7 @@ def _sharpness(green: npt.NDArray[np.uint8], corners: _Ints) -> _Floats:
     fine = np.multiply(green[: 2 * height, : 2 * width], _SCALE, dtype=np.int16)
     half = np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.int16)
     noise = _noise(green) * _SCALE
-    maps = [_bends(half, dx, dy) for dx, dy in _DIRECTIONS] + [_steps(half, dx, dy) for dx, dy in _DIRECTIONS]
-    means = _means(maps, _windows(corners - (0, 0, 4 * _LAG), 2, 2 * _HALF_ROW_STEP))
+    means = _means(_grain(half), 2 * len(_DIRECTIONS), _windows(corners - (0, 0, 4 * _LAG), 2, 2 * _GRAIN_STEP))
     # Independent contributions add as squares.
     means = np.sqrt(np.maximum(means**2 - (noise * _NOISE_SHARE) ** 2, 0.0)) / _SCALE
     bends, steps = means[:, : len(_DIRECTIONS)], means[:, len(_DIRECTIONS) :]
@@ -122,20 +120,21 @@ def _sharpness(green: npt.NDArray[np.uint8], corners: _Ints) -> _Floats:
     return np.stack([ratios.min(axis=1), steps.min(axis=1)], axis=1)
 
 
-def _shifted(half: _Map, dx: int, dy: int) -> _Map:
-    """Every 4th row of the inner part of `half`, read `dx`, `dy` pixels further; all such parts have one shape."""
-    height, width = half.shape
-    return half[_LAG + dy : height - _LAG + dy : _HALF_ROW_STEP, _LAG + dx : width - _LAG + dx]
+def _grain(half: _Map) -> _Map:
+    """Absolute bends in each direction, then steps, side by side; of every n-th row, without the border."""
+    height, width = half.shape[0] - 2 * _LAG, half.shape[1] - 2 * _LAG
 
+    def shifted(dx: int, dy: int) -> _Map:
+        return half[_LAG + dy : _LAG + dy + height : _GRAIN_STEP, _LAG + dx : _LAG + dx + width]
 
-def _bends(half: _Map, dx: int, dy: int) -> _Map:
-    around = cv2.add(_shifted(half, dx, dy), _shifted(half, -dx, -dy))
-    centre = _shifted(half, 0, 0)
-    return np.asarray(cv2.absdiff(around, cv2.add(centre, centre)), np.int16)
-
-
-def _steps(half: _Map, dx: int, dy: int) -> _Map:
-    return np.asarray(cv2.absdiff(_shifted(half, 0, 0), _shifted(half, _LAG * dx, _LAG * dy)), np.int16)
+    centre = shifted(0, 0)
+    doubled = centre + centre
+    maps = np.empty((len(centre), 2 * len(_DIRECTIONS) * width), np.int16)
+    parts = np.split(maps, 2 * len(_DIRECTIONS), axis=1)
+    for (dx, dy), bends, steps in zip(_DIRECTIONS, parts[: len(_DIRECTIONS)], parts[len(_DIRECTIONS) :], strict=True):
+        cv2.absdiff(cv2.add(shifted(dx, dy), shifted(-dx, -dy)), doubled, bends)
+        cv2.absdiff(centre, shifted(_LAG * dx, _LAG * dy), steps)
+    return maps
 
 
 def _noise(green: npt.NDArray[np.uint8]) -> float:
@@ -162,18 +161,18 @@ def _windows(corners: _Ints, column_step: int, row_step: int) -> _Ints:
     return np.stack([top, bottom, left, right], axis=1)
 
 
-def _means(maps: Sequence[npt.NDArray[Any]], windows: _Ints) -> _Floats:
-    """Mean of each map in each window, [windows, maps]; the tiles of one row share the sums of their columns."""
-    means = np.empty((len(windows), len(maps)))
-    running = np.zeros((len(maps), maps[0].shape[1] + 1))
+def _means(maps: npt.NDArray[np.uint8] | _Map, count: int, windows: _Ints) -> _Floats:
+    """Mean of each of `count` maps, which lie side by side, in each window: [windows, maps]."""
+    depth = cv2.CV_32S if maps.dtype == np.uint8 else cv2.CV_32F
+    means = np.empty((len(windows), count))
+    running = np.zeros(maps.shape[1] + 1)
+    offsets = np.arange(count) * (maps.shape[1] // count)
     rows: dict[tuple[int, int], list[int]] = {}
     for index, (top, bottom) in enumerate(windows[:, :2].tolist()):
         rows.setdefault((top, bottom), []).append(index)
+    # The tiles of one row share the sums of their columns.
     for (top, bottom), of_row in rows.items():
-        for line, part in zip(running, maps, strict=True):
-            depth = cv2.CV_32S if part.dtype == np.uint8 else cv2.CV_32F
-            sums = cv2.reduce(part[top:bottom], 0, cv2.REDUCE_SUM, dtype=depth)
-            np.cumsum(sums[0], out=line[1:])
-        left, right = windows[of_row, 2], windows[of_row, 3]
-        means[of_row] = ((running[:, right] - running[:, left]) / ((right - left) * (bottom - top))).T
+        np.cumsum(cv2.reduce(maps[top:bottom], 0, cv2.REDUCE_SUM, dtype=depth)[0], out=running[1:])
+        left, right = windows[of_row, 2, None], windows[of_row, 3, None]
+        means[of_row] = (running[right + offsets] - running[left + offsets]) / ((right - left) * (bottom - top))
     return means

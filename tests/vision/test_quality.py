@@ -25,8 +25,8 @@ def concrete(
     for step in (1, 2, 4, 8, 16, 32):
         coarse = rng.normal(size=(height // step + 1, width // step + 1))
         grain += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * step**0.35
-    grain = cv2.GaussianBlur(np.asarray(grain), (0, 0), 0.6)
-    grey = level + contrast * grain / grain.std()
+    soft = cv2.GaussianBlur(grain, (0, 0), 0.6)
+    grey = level + contrast * soft / soft.std()
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 

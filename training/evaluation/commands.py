@@ -82,13 +82,13 @@ def evaluate_command(
 
 def _subjects(model: Path, file: str, threads: int) -> dict[str, tuple[Scorer, str, float | None]]:
     """What is to be scored: label -> (scorer, name for the bars, threshold logit if it brings one)."""
-    from training.engine.checkpoint import load, load_model
-    from training.evaluation.evaluate import OnnxScorer, TorchScorer
+    from training.evaluation.evaluate import OnnxScorer, TorchScorer, open_checkpoint
     from training.export.bundle import read_manifest
     from training.export.onnx import ExportError
 
     if model.is_file() and model.suffix != ".onnx":
-        return {"torch": (TorchScorer(load_model(model)), str(load(model)["model"]), None)}
+        content, net = open_checkpoint(model)
+        return {"torch": (TorchScorer(net), str(content["model"]), None)}
     folder = model if model.is_dir() else model.parent
     manifest = read_manifest(folder)
     point = manifest.operating_point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,38 @@ from rich.table import Table
 from torch import nn
 
 from training.data.dataset import EVALUATION_SETS, EvaluationSet
+from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
 from training.evaluation.threshold import Bar, Scored
+from training.models import CellClassifier
+
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 
 Role = Literal["validation", "test", "external"]
 Tiles = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]
+
+
+def open_checkpoint(path: Path) -> tuple[dict[str, Any], CellClassifier]:
+    """Reads a checkpoint: its content, and its net in evaluation mode.
+
+    Besides plain values the history may hold numpy's scalars; nothing else is let through, so no code is run.
+
+    Raises:
+        CheckpointError: no checkpoint, damaged, or its weights do not fit.
+    """
+    scalars = [
+        np.dtype,
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.float32)),
+        type(np.dtype(np.int64)),
+        _NUMPY_SCALAR,
+    ]
+    try:
+        with torch.serialization.safe_globals(scalars):
+            return checkpoints.load(path), checkpoints.load_model(path)
+    except pickle.UnpicklingError as error:
+        raise checkpoints.CheckpointError(f"{path}: holds more than values and tensors, it is not opened") from error
 
 
 class Scorer(Protocol):

@@ -1,8 +1,8 @@
 """From which logit on is a tile called a crack? Chosen on validation data, so that no set pays for another.
 
 The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a
-threshold uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are compared by
-their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room.
+threshold uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are
+compared by their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room.
 """
 
 from __future__ import annotations

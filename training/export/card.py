@@ -92,9 +92,9 @@ def threshold_rule(choice: Choice) -> str:
     """How the threshold was chosen, in a sentence for manifest and card."""
     worst = choice.worst
     return (
-        "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of all "
-        f"validation sets, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} ({100 * worst.value:.1f} % "
-        f"of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f})."
+        "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of "
+        f"all validation sets, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
+        f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f})."
     )
 
 

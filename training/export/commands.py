@@ -76,7 +76,8 @@ def export_command(
     point = manifest.operating_point
     console.print(
         f"{options.out}: {sizes}; crack from p = {point.threshold_p:.4f}; "
-        f"validation recall {100 * point.recall:.2f} %, specificity {100 * point.specificity:.2f} %. See {options.out / 'CARD.md'}.",
+        f"validation recall {100 * point.recall:.2f} %, specificity {100 * point.specificity:.2f} %. "
+        f"See {options.out / 'CARD.md'}.",
         soft_wrap=True,
     )
 
@@ -111,10 +112,11 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def _commands(checkpoint: Path) -> tuple[str, ...]:
     """What the card names as the way to repeat the export."""
-    from training.engine.checkpoint import CheckpointError, load
+    from training.engine.checkpoint import CheckpointError
+    from training.evaluation.evaluate import open_checkpoint
 
     try:
-        config = load(checkpoint).get("config_path")
+        config = open_checkpoint(checkpoint)[0].get("config_path")
     except CheckpointError:
         config = None
     typed = " ".join(shlex.quote(argument) for argument in sys.argv[1:])

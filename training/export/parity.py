@@ -63,7 +63,8 @@ class Agreement:
         recalls = f"{100 * self.recall_reference:.2f} and {100 * self.recall_other:.2f} %"
         return (
             f"{self.reference} and {self.other}: same verdict on {100 * self.same_verdict:.2f} % of {self.tiles} tiles "
-            f"(needed {100 * MIN_AGREEMENT:g} %), recall {recalls} (may differ by {100 * MAX_RECALL_DIFFERENCE:g} points)"
+            f"(needed {100 * MIN_AGREEMENT:g} %), recall {recalls} "
+            f"(may differ by {100 * MAX_RECALL_DIFFERENCE:g} points)"
         )
 
 

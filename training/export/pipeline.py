@@ -17,9 +17,18 @@ import onnx
 from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, load_samplers
 from training.data.sources import SOURCES
-from training.engine import checkpoint as checkpoints
 from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
-from training.evaluation.evaluate import OnnxScorer, Scorer, SetResult, TorchScorer, result, role_of, score, thin
+from training.evaluation.evaluate import (
+    OnnxScorer,
+    Scorer,
+    SetResult,
+    TorchScorer,
+    open_checkpoint,
+    result,
+    role_of,
+    score,
+    thin,
+)
 from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose
 from training.export.benchmark import interleaved_s
 from training.export.bundle import Manifest, update_index, write_bundle
@@ -49,8 +58,8 @@ ARCHITECTURES: Final = {
     "vgg16": "VGG-16",
 }
 GSD_BASIS: Final = (
-    "Assumed, not measured: the training photographs carry no scale. The drone photographs of UAV75 are taken to be near "
-    "1 mm/px, training varies the scale by 0.6 to 1.6, METU's close-ups stand for the fine end."
+    "Assumed, not measured: the training photographs carry no scale. The drone photographs of UAV75 are taken to be "
+    "near 1 mm/px, training varies the scale by 0.6 to 1.6, METU's close-ups stand for the fine end."
 )
 
 Step = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -122,8 +131,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         ExportError: the net cannot be exported.
         ParityError: the files do not judge as the net; nothing was written.
     """
-    content = checkpoints.load(checkpoint)
-    net = checkpoints.load_model(checkpoint)
+    content, net = open_checkpoint(checkpoint)
     validation = _sets("validation", options)
     with step("ONNX", 1) as advance:
         float_model = to_onnx(net)
