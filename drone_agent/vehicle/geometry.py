@@ -58,7 +58,8 @@ class CameraModel:
 
     `fx`, `fy`, `cx`, `cy` in pixels of a `width` x `height` frame; `distortion` are OpenCV's coefficients (k1, k2, p1,
     p2, k3 ...), empty for none. `mount` turns camera vectors into body vectors, `offset_m` is the camera's position
-    in body axes. `source` says where the numbers come from.
+    in body axes. `source` says where the numbers come from. Not `calibrated`: only the horizontal field of view is known,
+    and a frame of any shape is taken as it comes.
     """
 
     fx: float
@@ -71,13 +72,15 @@ class CameraModel:
     mount: Floats
     offset_m: tuple[float, float, float]
     source: str
+    calibrated: bool = True
 
     @classmethod
     def from_settings(cls, mount: CameraMountSettings, width: int, height: int) -> CameraModel:
         """A pinhole with the configured focal length or field of view, for frames of `width` x `height` pixels."""
         focal = mount.focal_px or width / 2 / math.tan(math.radians(mount.hfov_deg) / 2)
         how = "focal_px" if mount.focal_px else f"hfov_deg {mount.hfov_deg:g}"
-        return cls(focal, focal, width / 2, height / 2, width, height, (), *_mounted(mount), f"configured {how}")
+        source = f"configured {how}"
+        return cls(focal, focal, width / 2, height / 2, width, height, (), *_mounted(mount), source, calibrated=False)
 
     @classmethod
     def from_json(cls, path: Path, mount: CameraMountSettings) -> CameraModel:
@@ -127,13 +130,15 @@ class CameraModel:
         if (width, height) == (self.width, self.height):
             return self
         factor = width / self.width
-        if abs(height - self.height * factor) > 1.0:
+        if self.calibrated and abs(height - self.height * factor) > 1.0:
             raise InputError(
                 f"{self.source}: the calibration is for {self.width}x{self.height} pixels, the frames have "
                 f"{width}x{height}: allowed is the same size or one factor for both sides"
             )
         # Pixel centres lie at whole numbers, so the picture's rim is at -0.5.
         cx, cy = (self.cx + 0.5) * factor - 0.5, (self.cy + 0.5) * factor - 0.5
+        if not self.calibrated:
+            cy = height / 2
         return replace(self, fx=self.fx * factor, fy=self.fy * factor, cx=cx, cy=cy, width=width, height=height)
 
     def rays(self, points_px: Floats) -> Floats:

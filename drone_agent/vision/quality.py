@@ -32,8 +32,8 @@ _LAG = 4
 _DIRECTIONS = ((1, 0), (0, 1), (1, 1), (-1, 1))
 # Grey levels are kept in sixteenths: rounding the halved frame to whole ones would look like grain on a smooth wall.
 _SCALE = 16
-# Means over a tile need not see every pixel: light is measured in every 4th row and column, grain in every 4th row of the
-# halved frame, noise in three of every 24 rows.
+# Means over a tile need not see every pixel: light is measured in every 4th row and column, grain in every 4th row of
+# the halved frame, noise in three of every 24 rows.
 _LIGHT_STEP = 4
 _GRAIN_STEP = 4
 _STRIP_STEP = 24
@@ -76,7 +76,7 @@ def assess(image: Image, tiles: Sequence[Tile], settings: QualitySettings) -> li
     light = np.ascontiguousarray(green[::_LIGHT_STEP, ::_LIGHT_STEP])
     dark = cv2.threshold(light, _DARK_LEVEL, 1, cv2.THRESH_BINARY_INV)[1]
     bright = cv2.threshold(light, _BRIGHT_LEVEL, 1, cv2.THRESH_BINARY)[1]
-    exposure = _means(cv2.hconcat([light, dark, bright]), 3, _windows(corners, _LIGHT_STEP, _LIGHT_STEP))
+    exposure = _means(np.hstack([light, dark, bright]), 3, _windows(corners, _LIGHT_STEP, _LIGHT_STEP))
     sharpness = _sharpness(green, corners)
     qualities = []
     for (brightness, dark_share, bright_share), (grain, texture) in zip(
@@ -161,7 +161,7 @@ def _windows(corners: _Ints, column_step: int, row_step: int) -> _Ints:
     return np.stack([top, bottom, left, right], axis=1)
 
 
-def _means(maps: npt.NDArray[np.uint8] | _Map, count: int, windows: _Ints) -> _Floats:
+def _means(maps: npt.NDArray[np.integer], count: int, windows: _Ints) -> _Floats:
     """Mean of each of `count` maps, which lie side by side, in each window: [windows, maps]."""
     depth = cv2.CV_32S if maps.dtype == np.uint8 else cv2.CV_32F
     means = np.empty((len(windows), count))

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from pymavlink.dialects.v20 import ardupilotmega as dialect
 
@@ -81,7 +81,7 @@ class FakeAutopilot:
     def connection(self) -> str:
         return f"tcp:127.0.0.1:{self.port}"
 
-    def __enter__(self) -> FakeAutopilot:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -37,7 +37,7 @@ def open_checkpoint(path: Path) -> tuple[dict[str, Any], CellClassifier]:
     Raises:
         CheckpointError: no checkpoint, damaged, or its weights do not fit.
     """
-    scalars = [
+    scalars: list[Any] = [
         np.dtype,
         type(np.dtype(np.float64)),
         type(np.dtype(np.float32)),

@@ -254,8 +254,8 @@ def measure(
 def _sums_by_score(scores: Floats, labels: Bools, weights: Floats) -> tuple[Floats, Floats]:
     """Weight of the positives and of the negatives at each distinct score, in rising order of score."""
     distinct, place = np.unique(scores, return_inverse=True)
-    positive = np.bincount(place, weights=weights * labels, minlength=len(distinct))
-    negative = np.bincount(place, weights=weights * ~labels, minlength=len(distinct))
+    positive = np.bincount(place, weights=weights * labels, minlength=len(distinct)).astype(np.float64)
+    negative = np.bincount(place, weights=weights * ~labels, minlength=len(distinct)).astype(np.float64)
     return positive, negative
 
 

@@ -8,8 +8,8 @@ scaling by one mean and one standard deviation is exactly a quantisation with sc
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,25 +71,25 @@ def to_onnx(net: nn.Module, *, tile_px: int = TILE_PX) -> onnx.ModelProto:
     was_training = net.training
     net.eval()
     example = torch.randint(0, 256, (2, tile_px, tile_px, 3), dtype=torch.uint8)
-    buffer = io.BytesIO()
     try:
-        with torch.no_grad(), _tracer_is_quiet():
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad(), _tracer_is_quiet():
+            path = Path(folder) / "traced.onnx"
             # The tracing exporter: needs no further package, and folds the batch normalisation of a net in eval mode.
             torch.onnx.export(
                 _ByteTiles(net).eval(),
                 (example,),
-                buffer,
+                path,
                 input_names=[INPUT_NAME],
                 output_names=[LOGIT_NAME, CELLS_NAME],
                 dynamic_axes={INPUT_NAME: {0: "N"}, LOGIT_NAME: {0: "N"}, CELLS_NAME: {0: "N"}},
                 opset_version=OPSET,
                 dynamo=False,
             )
+            model = onnx.load(str(path))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(f"the net cannot be traced to ONNX: {str(error).splitlines()[0]}") from error
     finally:
         net.train(was_training)
-    model = onnx.load_model_from_string(buffer.getvalue())
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError("batch normalisation was not folded: is the net in eval mode?")
     onnx.checker.check_model(model, full_check=True)

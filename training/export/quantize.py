@@ -278,7 +278,7 @@ def correct_biases(
         elif node.input[2] in initializers:
             item = initializers[node.input[2]]
             item.CopyFrom(
-                numpy_helper.from_array((numpy_helper.to_array(item) + missing).astype(np.float32), item.name)
+                numpy_helper.from_array(np.asarray(numpy_helper.to_array(item) + missing, np.float32), item.name)
             )
         if progress is not None:
             progress(1)
