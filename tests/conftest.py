@@ -10,7 +10,9 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden logs anew instead of comparing with them")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden logs anew instead of comparing with them"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

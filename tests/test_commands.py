@@ -25,11 +25,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["drone-agent", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as left:
+        code = 0
+        try:
             main()
-            sys.exit(0)
+        except SystemExit as left:
+            code = int(left.code or 0)
         text = capsys.readouterr()
-        return int(left.value.code or 0), text.out, text.err
+        return code, text.out, text.err
 
     return call
 
@@ -54,7 +56,9 @@ def test_help_names_every_command(run: Run) -> None:
 
 
 def test_the_module_and_the_script_are_one_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "drone_agent", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "drone_agent", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("drone-agent ")
 
 
@@ -77,7 +81,9 @@ def test_a_replay_processes_every_frame_and_places_what_it_finds(run: Run, fligh
     assert events[-1]["data"]["reason"] == "completed"
 
 
-def test_each_offered_sighting_is_answered_with_an_order_or_with_reasons(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+def test_each_offered_sighting_is_answered_with_an_order_or_with_reasons(
+    run: Run, flight: ShortFlight, tmp_path: Path
+) -> None:
     run(*flight.arguments(tmp_path))
     events = normalised_events(tmp_path / "flight-0001-replay")
     seen = {event["data"]["id"] for event in events if event["kind"] == "sighting"}
@@ -87,7 +93,9 @@ def test_each_offered_sighting_is_answered_with_an_order_or_with_reasons(run: Ru
     assert all(event["data"]["reasons"] for event in events if event["kind"] == "spray_refused")
 
 
-def test_a_video_without_telemetry_is_inspected_in_pixels_and_never_marked(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+def test_a_video_without_telemetry_is_inspected_in_pixels_and_never_marked(
+    run: Run, flight: ShortFlight, tmp_path: Path
+) -> None:
     code, _, err = run("replay", flight.video, "--model", flight.model, "--out", tmp_path, "--no-report")
     assert code == 0, err
     events = normalised_events(tmp_path / "flight-0001-replay")
@@ -108,7 +116,9 @@ def test_a_folder_of_pictures_can_be_replayed(run: Run, tmp_path: Path) -> None:
     pictures.mkdir()
     for index in range(3):
         picture(pictures / f"{index}.png", 140)
-    code, _, err = run("replay", pictures, "--model", make_bundle(tmp_path / "m"), "--out", tmp_path / "out", "--no-report")
+    code, _, err = run(
+        "replay", pictures, "--model", make_bundle(tmp_path / "m"), "--out", tmp_path / "out", "--no-report"
+    )
     assert code == 0, err
     assert normalised_events(tmp_path / "out" / "flight-0001-replay")[-1]["data"]["frames"] == 3
 
@@ -164,7 +174,9 @@ def test_score_names_what_it_cannot_read_and_scores_the_rest(run: Run, tmp_path:
     bad = tmp_path / "one-byte.jpg"
     bad.write_bytes(b"\xff")
     out = tmp_path / "scores.csv"
-    code, told, err = run("score", bad, good, tmp_path / "missing.jpg", "--model", make_bundle(tmp_path / "m"), "--csv", out)
+    code, told, err = run(
+        "score", bad, good, tmp_path / "missing.jpg", "--model", make_bundle(tmp_path / "m"), "--csv", out
+    )
     assert code == 1
     assert str(bad) in err
     assert "missing.jpg" in err
@@ -174,7 +186,9 @@ def test_score_names_what_it_cannot_read_and_scores_the_rest(run: Run, tmp_path:
 
 
 def test_check_passes_with_warnings_where_there_is_no_camera(run: Run, tmp_path: Path) -> None:
-    code, out, _ = run("check", "--model", make_bundle(tmp_path / "m"), "--out", tmp_path, "--set", "camera.device=/dev/none")
+    code, out, _ = run(
+        "check", "--model", make_bundle(tmp_path / "m"), "--out", tmp_path, "--set", "camera.device=/dev/none"
+    )
     assert code == 0, out
     assert "camera" in out
     assert "warning" in out
@@ -192,7 +206,15 @@ def test_check_fails_on_a_damaged_model(run: Run, tmp_path: Path) -> None:
 
 def test_run_looks_through_the_configured_camera(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
     code, _, err = run(
-        "run", "--model", flight.model, "--out", tmp_path, "--set", "camera.source=video", "--set", f"camera.path={flight.video}"
+        "run",
+        "--model",
+        flight.model,
+        "--out",
+        tmp_path,
+        "--set",
+        "camera.source=video",
+        "--set",
+        f"camera.path={flight.video}",
     )
     assert code == 0, err
     folder = next(tmp_path.glob("flight-0001-*"))
@@ -201,7 +223,17 @@ def test_run_looks_through_the_configured_camera(run: Run, flight: ShortFlight, 
 
 
 def test_run_refuses_paint_without_positions(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
-    code, _, err = run("run", "--model", flight.model, "--out", tmp_path, "--set", "marking.armed=true", "--set", "marking.sprayer=gpio")
+    code, _, err = run(
+        "run",
+        "--model",
+        flight.model,
+        "--out",
+        tmp_path,
+        "--set",
+        "marking.armed=true",
+        "--set",
+        "marking.sprayer=gpio",
+    )
     assert code == 2
     assert "marking.armed" in err
 

@@ -67,7 +67,9 @@ def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
         ("camera: !!python/object/apply:os.system ['true']\n", ["mine.yaml", "not valid YAML"]),
     ],
 )
-def test_a_mistake_is_named_with_file_line_key_and_what_is_allowed(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_a_mistake_is_named_with_file_line_key_and_what_is_allowed(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, write(tmp_path, text))
     for part in expected:
@@ -83,7 +85,9 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 def test_a_missing_file_and_an_unknown_profile_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_config(None, tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match="--profile hovercraft: found no such file, allowed are jetson, pi4, pi5, replay, sitl"):
+    with pytest.raises(
+        ConfigError, match="--profile hovercraft: found no such file, allowed are jetson, pi4, pi5, replay, sitl"
+    ):
         find_profile("hovercraft")
 
 

@@ -52,7 +52,9 @@ def test_every_frame_gets_the_pose_of_its_moment(recording: ShortFlight, tmp_pat
 
 def test_every_packet_of_the_autopilot_is_kept(recording: ShortFlight, tmp_path: Path) -> None:
     with FakeAutopilot() as autopilot:
-        outcome = run_live(settings(recording, f"vehicle.link.connection={autopilot.connection}"), tmp_path, max_frames=3)
+        outcome = run_live(
+            settings(recording, f"vehicle.link.connection={autopilot.connection}"), tmp_path, max_frames=3
+        )
     damage = Damage()
     kept = list(records((outcome.folder / TELEMETRY_FILE).read_bytes(), damage))
     assert len(kept) > 10

@@ -60,6 +60,6 @@ class NullNotifier:
 
 
 def notifier_from_environment() -> Notifier:
-    """systemd's notifier if `$NOTIFY_SOCKET` is set, else one that tells nobody."""
+    """A notifier for systemd if `$NOTIFY_SOCKET` is set, else one that tells nobody."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     return SystemdNotifier(address) if address else NullNotifier()

@@ -58,8 +58,8 @@ class CameraModel:
 
     `fx`, `fy`, `cx`, `cy` in pixels of a `width` x `height` frame; `distortion` are OpenCV's coefficients (k1, k2, p1,
     p2, k3 ...), empty for none. `mount` turns camera vectors into body vectors, `offset_m` is the camera's position
-    in body axes. `source` says where the numbers come from. Not `calibrated`: only the horizontal field of view is known,
-    and a frame of any shape is taken as it comes.
+    in body axes. `source` says where the numbers come from. Not `calibrated`: only the horizontal field of view is
+    known, and a frame of any shape is taken as it comes.
     """
 
     fx: float

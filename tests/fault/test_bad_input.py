@@ -71,7 +71,9 @@ def test_a_truncated_video_without_a_table_keeps_the_frames_that_are_there(fligh
         events = normalised_events(tmp_path / "out" / "flight-0001-replay")
         read = sum(event["kind"] == "frame" for event in events)
         assert 0 < read < flight.frames
-        assert any("could be read" in str(event["data"].get("detail")) for event in events if event["kind"] == "warning")
+        assert any(
+            "could be read" in str(event["data"].get("detail")) for event in events if event["kind"] == "warning"
+        )
     else:
         assert str(flight.video) in complaint(done)
 
@@ -131,7 +133,9 @@ def test_telemetry_that_is_no_telemetry_is_refused(flight: ShortFlight, tmp_path
 
 
 def test_telemetry_without_a_table_of_frames_says_what_is_missing(flight: ShortFlight, tmp_path: Path) -> None:
-    done = agent("replay", flight.video, "--telemetry", flight.telemetry, "--model", flight.model, "--out", tmp_path / "out")
+    done = agent(
+        "replay", flight.video, "--telemetry", flight.telemetry, "--model", flight.model, "--out", tmp_path / "out"
+    )
     assert done.returncode == 2
     assert "--frames" in complaint(done)
 

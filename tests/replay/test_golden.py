@@ -60,7 +60,11 @@ def test_the_demo_flight_gives_the_golden_log(demo: Path, update_golden: bool) -
     golden = [json.loads(line) for line in gzip.decompress(GOLDEN.read_bytes()).decode().splitlines()]
     found = json.loads(json.dumps(events))
     assert [event["kind"] for event in found] == [event["kind"] for event in golden]
-    different = [line for left, right in zip(found, golden, strict=True) for line in differences(left, right, f"event {right['seq']}")]
+    different = [
+        line
+        for left, right in zip(found, golden, strict=True)
+        for line in differences(left, right, f"event {right['seq']}")
+    ]
     assert different[:10] == []
 
 
