@@ -17,6 +17,7 @@ from drone_agent import __version__
 from drone_agent.agent import Agent, Parts, Tally
 from drone_agent.camera.factory import open_camera, open_recording
 from drone_agent.camera.frames_csv import FrameTimes, read_frame_times
+from drone_agent.camera.opencv import silence_decoders
 from drone_agent.clock import ManualClock, SystemClock, UtcStamp, utc_from_unix
 from drone_agent.config import AgentConfig
 from drone_agent.errors import AgentError, ConfigError, InputError, LinkLost
@@ -101,6 +102,7 @@ def replay_flight(
     bundle = load_bundle(config.vision.model, file=config.vision.file)
     vision = open_vision(config.vision)
     times = read_frame_times(request.frames) if request.frames else None
+    silence_decoders()
     camera = open_recording(request.source, read_image, frames_csv=request.frames)
     poses = TlogPoseSource(request.telemetry, config.vehicle) if request.telemetry else None
     projector = _projector(config, request, poses, times)
@@ -274,6 +276,7 @@ def open_live_camera(config: AgentConfig, clock: Clock | None = None) -> Camera:
     Raises:
         CameraLost: it cannot be opened.
     """
+    silence_decoders()
     return open_camera(config.camera, clock or SystemClock(), read_image)
 
 

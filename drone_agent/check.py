@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drone_agent.config import AgentConfig, load_config
+from drone_agent.config import AgentConfig, load_config, merged
 from drone_agent.errors import AgentError, CameraLost
 from drone_agent.values import Tile
 
@@ -115,7 +115,8 @@ def _camera(config: AgentConfig) -> CheckLine:
     from drone_agent.app import open_live_camera
 
     try:
-        camera = open_live_camera(config)
+        # One try: a missing camera is told at once.
+        camera = open_live_camera(merged(config, {"camera": {"reconnect_attempts": 0}}))
     except AgentError as error:
         return _no_camera(error)
     try:

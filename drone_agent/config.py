@@ -128,6 +128,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def merged(config: AgentConfig, over: Mapping[str, Any]) -> AgentConfig:
+    """`config` with some keys replaced, checked again."""
+    return AgentConfig.model_validate(merge(config.model_dump(), over))
+
+
 def find_profile(name: str) -> Path:
     """The YAML file of a profile, by name (shipped) or by path.
 

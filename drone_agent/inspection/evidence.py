@@ -17,7 +17,6 @@ clamped to +-`belief_limit`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -143,18 +142,19 @@ def _strongest_within(
 ) -> npt.NDArray[np.float32]:
     """The most that map `which` says within `half` (share of the tile) of (u, v): a cell may hold several places."""
     _, rows, columns = maps.shape
+    flat = maps.ravel()
+    across = [np.clip(((u + step) * columns).astype(np.int64), 0, columns - 1) for step in _steps(half, columns)]
     best = np.zeros(len(which), np.float32)
-    for step_v in _steps(half, rows):
-        row = np.clip(((v + step_v) * rows).astype(np.int64), 0, rows - 1)
-        for step_u in _steps(half, columns):
-            column = np.clip(((u + step_u) * columns).astype(np.int64), 0, columns - 1)
-            np.maximum(best, maps[which, row, column], out=best)
+    for step in _steps(half, rows):
+        row = (which * rows + np.clip(((v + step) * rows).astype(np.int64), 0, rows - 1)) * columns
+        for column in across:
+            np.maximum(best, flat[row + column], out=best)
     return best
 
 
 def _steps(half: float, places: int) -> list[float]:
-    """Offsets from -half to half, less than one place of the map apart."""
-    count = max(1, math.ceil(2 * half * places))
+    """Offsets from -half to half, about one place of the map apart."""
+    count = max(1, round(2 * half * places))
     return [half * (2 * (step + 0.5) / count - 1) for step in range(count)]
 
 

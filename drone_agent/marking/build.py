@@ -27,7 +27,7 @@ def build_sprayer(settings: MarkingSettings, clock: Clock, link: CommandLink | N
         ConfigError: `mavlink` without a vehicle connection.
     """
     if settings.sprayer == "dry_run":
-        return DryRunSprayer(clock)
+        return DryRunSprayer(clock, settings.guard.max_open_ms)
     remember(valve_spec(settings, None if link is None else link.connection))
     if settings.sprayer == "mavlink":
         if link is None:

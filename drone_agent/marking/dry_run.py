@@ -14,7 +14,8 @@ from drone_agent.values import SprayOrder, SprayResult
 class DryRunSprayer:
     """Executes orders in thought, on the given clock: deterministic in a replay."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, max_open_ms: int = 5000) -> None:
+        self._max_open_ms = max_open_ms
         self._clock = clock
         self._active: SprayOrder | None = None
         self._done: list[SprayResult] = []
@@ -32,8 +33,9 @@ class DryRunSprayer:
         self._advance()
         if self._active is not None:
             return SprayResult(order.order_id, executed=False, evidence=ev.REFUSED, detail="another order is under way")
-        if order.open_ms <= 0:
-            return SprayResult(order.order_id, executed=False, evidence=ev.REFUSED, detail="open_ms must be positive")
+        if not 0 < order.open_ms <= self._max_open_ms:
+            detail = f"{order.open_ms} ms, allowed are 1 to {self._max_open_ms}"
+            return SprayResult(order.order_id, executed=False, evidence=ev.REFUSED, detail=detail)
         self._active = order
         return None
 

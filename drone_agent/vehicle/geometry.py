@@ -302,10 +302,9 @@ def fit_face(poses: Iterable[Pose], camera: CameraModel, standoff_m: float, name
     depth = float(np.median(depths))
     along_bearing = (bearing + math.pi / 2) % (2 * math.pi)
     how = f"range finder in {measured} of {len(depths)} poses" if measured else f"stand-off of {standoff_m:g} m assumed"
-    detail = (
-        f"seen towards {math.degrees(bearing) % 360:.1f} degrees, {how}; counted from the point nearest to the origin"
-    )
-    return Face(name, (depth * direction[0], depth * direction[1], 0.0), along_bearing, how="fitted", detail=detail)
+    detail = f"seen towards {round(math.degrees(bearing), 1) % 360:g} degrees, {how}; counted from the point nearest to the origin"
+    origin = (depth * math.cos(bearing), depth * math.sin(bearing), 0.0)
+    return Face(name, origin, along_bearing, how="fitted", detail=detail)
 
 
 def _circular_median(angles: Floats) -> float:

@@ -52,13 +52,15 @@ class LoopingVideo:
 class HangingCamera:
     """Gives a few frames, then blocks in its driver until the test lets it go."""
 
-    def __init__(self, frames: int, let_go: threading.Event) -> None:
+    def __init__(self, frames: int, let_go: threading.Event, hangs: threading.Event | None = None) -> None:
         self._left = frames
         self._let_go = let_go
+        self._hangs = hangs or threading.Event()
         self.released = threading.Event()
 
     def read(self) -> tuple[Image, float | None] | None:
         if self._left == 0:
+            self._hangs.set()
             self._let_go.wait(60.0)
             return None
         self._left -= 1
@@ -72,16 +74,17 @@ class HangingCamera:
 
 
 class TickingClock(ManualClock):
-    """Each look at it moves it on: waiting needs no wall-clock time."""
+    """While `runs` is set each look at it moves it on by 50 ms: waiting for a stall needs no wall-clock time."""
 
-    def __init__(self, tick_ns: int) -> None:
+    def __init__(self, runs: threading.Event) -> None:
         super().__init__()
-        self._tick_ns = tick_ns
+        self._runs = runs
         self._lock = threading.Lock()
 
     def now_mono_ns(self) -> int:
         with self._lock:
-            self.sleep(self._tick_ns / 1e9)
+            if self._runs.is_set():
+                self.sleep(0.05)
             return super().now_mono_ns()
 
 
@@ -102,6 +105,16 @@ def camera_of(
         return opening()
 
     return LiveCamera(open_capture, clock or ManualClock(), settings(**changes), name=name, poll_s=POLL_S)
+
+
+def after(hangs: threading.Event, make: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    """An opening that ends the time in which the clock runs."""
+
+    def opening() -> Any:
+        hangs.clear()
+        return make(*args)
+
+    return opening
 
 
 @pytest.fixture
@@ -152,9 +165,9 @@ def test_a_camera_that_cannot_be_opened_is_lost_after_the_allowed_attempts() -> 
 
 
 def test_a_hung_read_is_noticed_by_missing_frames_and_the_source_is_opened_again(video: Path) -> None:
-    let_go = threading.Event()
-    hanging = HangingCamera(1, let_go)
-    camera = camera_of([lambda: hanging, lambda: LoopingVideo(video)], TickingClock(50_000_000))
+    let_go, hangs = threading.Event(), threading.Event()
+    hanging = HangingCamera(1, let_go, hangs)
+    camera = camera_of([lambda: hanging, after(hangs, LoopingVideo, video)], TickingClock(hangs))
     frames = camera.frames()
     assert read_number(next(frames).image) == 0
     assert read_number(next(frames).image) in range(8)
@@ -166,41 +179,43 @@ def test_a_hung_read_is_noticed_by_missing_frames_and_the_source_is_opened_again
     assert hanging.released.wait(30.0)
 
 
-def test_a_second_hung_thread_ends_the_flight(video: Path) -> None:
-    let_go = threading.Event()
-    openings = [lambda: HangingCamera(1, let_go)] * 2
-    camera = camera_of(list(openings), TickingClock(50_000_000), reconnect_attempts=50)
+def test_a_second_hung_thread_ends_the_flight() -> None:
+    let_go, hangs = threading.Event(), threading.Event()
+    opening = after(hangs, HangingCamera, 1, let_go, hangs)
+    camera = camera_of([opening, opening], TickingClock(hangs), reconnect_attempts=50)
     with pytest.raises(CameraLost, match="a second capture thread hangs"):
         list(camera.frames())
     let_go.set()
 
 
 def test_a_hung_opening_is_noticed_too(video: Path) -> None:
-    let_go = threading.Event()
+    let_go, hangs = threading.Event(), threading.Event()
 
     def hang() -> Any:
+        hangs.set()
         let_go.wait(60.0)
         raise CameraLost("at last")
 
-    camera = camera_of([hang, lambda: LoopingVideo(video)], TickingClock(50_000_000))
+    camera = camera_of([hang, after(hangs, LoopingVideo, video)], TickingClock(hangs))
     assert next(camera.frames()).index >= 0
     assert "no new frame" in camera.problems[0]
     let_go.set()
 
 
 def test_frames_of_an_abandoned_thread_never_arrive(video: Path) -> None:
-    let_go = threading.Event()
+    let_go, hangs = threading.Event(), threading.Event()
     late = numbered_image(200)
 
     class LateCamera(HangingCamera):
         def read(self) -> tuple[Image, float | None] | None:
             if self._left == 0:
+                self._hangs.set()
                 self._let_go.wait(60.0)
                 return late, None
             return super().read()
 
-    capture = LateCamera(1, let_go)
-    camera = camera_of([lambda: capture, lambda: LoopingVideo(video)], TickingClock(50_000_000))
+    capture = LateCamera(1, let_go, hangs)
+    camera = camera_of([lambda: capture, after(hangs, LoopingVideo, video)], TickingClock(hangs))
     frames = camera.frames()
     next(frames)
     next(frames)
@@ -212,7 +227,9 @@ def test_frames_of_an_abandoned_thread_never_arrive(video: Path) -> None:
 
 def test_the_same_picture_handed_out_again_is_no_sign_of_life(video: Path) -> None:
     capture = LoopingVideo(video, stamps=itertools.chain([1.0], itertools.repeat(2.0)))
-    camera = camera_of([lambda: capture], TickingClock(1_000_000), reconnect_attempts=0, stall_timeout_ms=200)
+    always = threading.Event()
+    always.set()
+    camera = camera_of([lambda: capture], TickingClock(always), reconnect_attempts=0, open_timeout_ms=60_000)
     indices: list[int] = []
     with pytest.raises(CameraLost, match="no new frame"):
         indices.extend(frame.index for frame in camera.frames())

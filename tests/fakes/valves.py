@@ -1,4 +1,4 @@
-"""Valves that keep what was done to them, and a dead-man that runs in a thread of the test, with the real loop and real pipes."""
+"""Valves that keep what was done to them, and a dead-man in a thread of the test, with the real loop and pipes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -40,10 +42,8 @@ def test_no_damaged_line_is_believed(at: int, flip: int) -> None:
 
 @given(st.binary(max_size=300))
 def test_noise_is_refused_or_kept_waiting(noise: bytes) -> None:
-    try:
+    with contextlib.suppress(wire.WireError):
         assert wire.Lines().feed(noise) == []
-    except wire.WireError:
-        pass
 
 
 def test_an_endless_line_is_refused() -> None:
@@ -53,5 +53,5 @@ def test_an_endless_line_is_refused() -> None:
 
 @pytest.mark.parametrize("value", ["1", 1.0, None, True])
 def test_a_field_that_is_no_whole_number_is_refused(value: object) -> None:
-    with pytest.raises(wire.WireError, match="order.ms"):
+    with pytest.raises(wire.WireError, match=r"order\.ms"):
         wire.whole({"k": "order", "ms": value}, "ms")

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -365,7 +366,7 @@ def _bytes_are_the_input(model: onnx.ModelProto, scaling: Scaling, channels: int
     if len(quantizers) != 1 or sum(SCALED_NAME in node.input for node in graph.node) != 1:
         raise ExportError("the first layer of the net was not quantised")
     quantizer = quantizers[0]
-    new = {
+    new: dict[str, npt.NDArray[Any]] = {
         quantizer.input[1]: np.array(1.0 / scaling.std, dtype=np.float32),
         quantizer.input[2]: np.array(scaling.mean, dtype=np.uint8),
     }

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("torch", reason="needs the [training] extra")
+
+import torch
+
+from training.engine import checkpoint as checkpoints
+from training.export import pipeline
+from training.export.bundle import MANIFEST, Manifest, file_sha256, read_manifest, update_index, write_bundle
+from training.export.onnx import ExportError, to_onnx
+from training.export.quantize import FLOAT_SCHEME
+from training.models import create
+
+from .test_export_onnx import concrete, settled
+
+FACTS = {
+    "name": "tiny",
+    "version": "0.1.0",
+    "architecture": "OPNet",
+    "parameters": 389633,
+    "licence": "Apache-2.0",
+    "gsd_mm_px": {"nominal": 1.0, "min": 0.1, "max": 2.0, "basis": "assumed"},
+    "operating_point": {
+        "threshold_p": 0.3,
+        "temperature": 1.5,
+        "bias": -0.25,
+        "fitted_on": "validation",
+        "wanted": "balance",
+        "recall": 0.9,
+        "specificity": 0.8,
+    },
+    "metrics": {
+        "metu-ccic/val": {
+            "recall": [0.9, 0.8, 1.0],
+            "n_positive": 10,
+            "n_negative": 0,
+            "n_groups": 3,
+            "file": "int8",
+            "role": "validation",
+        }
+    },
+    "parity": {"torch-int8": {"same_verdict": 1.0}},
+    "training": {"seed": 1, "data": [{"name": "metu-ccic", "licence": "CC BY 4.0"}]},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    return to_onnx(create("opnet").eval())
+
+
+def write(target: Path, model: onnx.ModelProto, **changes: object) -> Manifest:
+    models = {"fp32": (model, 3, FLOAT_SCHEME), "int8": (model, 3, "as float, for the test")}
+    return write_bundle(target, models, {**FACTS, **changes}, "# Card\n")
+
+
+def test_manifest_survives_the_round_trip(tmp_path, model):
+    written = write(tmp_path / "tiny", model)
+    assert read_manifest(tmp_path / "tiny") == written
+    plain = json.loads((tmp_path / "tiny" / MANIFEST).read_text())
+    assert plain["schema"] == 1
+    assert plain["files"]["int8"]["sha256"] == file_sha256(tmp_path / "tiny/model.int8.onnx")
+    assert plain["files"]["fp32"]["bytes"] == (tmp_path / "tiny/model.onnx").stat().st_size
+    assert plain["input"] == {"name": "tiles", "dtype": "uint8", "layout": "NHWC", "order": "BGR", "tile_px": 224}
+
+
+def test_the_operating_point_is_in_both_files(tmp_path, model):
+    write(tmp_path / "tiny", model)
+    for name in ("model.onnx", "model.int8.onnx"):
+        found = {item.key: item.value for item in onnx.load(tmp_path / "tiny" / name).metadata_props}
+        assert found["crackscout.schema"] == "1"
+        assert found["crackscout.name"] == "tiny"
+        assert float(found["crackscout.threshold_p"]) == 0.3
+        assert float(found["crackscout.temperature"]) == 1.5
+        assert float(found["crackscout.bias"]) == -0.25
+
+
+def test_a_bundle_is_replaced_whole_and_nothing_is_left_lying_about(tmp_path, model):
+    write(tmp_path / "tiny", model)
+    (tmp_path / "tiny" / "stray.txt").write_text("old")
+    write(tmp_path / "tiny", model, version="0.2.0")
+    assert read_manifest(tmp_path / "tiny").version == "0.2.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {
+        "model.onnx",
+        "model.int8.onnx",
+        MANIFEST,
+        "CARD.md",
+    }
+
+
+def test_a_failure_leaves_the_old_bundle_alone(tmp_path, model):
+    write(tmp_path / "tiny", model)
+    with pytest.raises(ValueError, match="threshold_p"):
+        write(tmp_path / "tiny", model, operating_point={**FACTS["operating_point"], "threshold_p": 1.5})
+    assert read_manifest(tmp_path / "tiny").version == "0.1.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, model):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot be written"):
+        write(tmp_path / "file" / "tiny", model)
+
+
+def test_index_names_every_bundle_and_keeps_the_default(tmp_path, model):
+    write(tmp_path / "tiny", model)
+    write(tmp_path / "opnet", model, name="opnet")
+    update_index(tmp_path)
+    index = json.loads((tmp_path / "INDEX.json").read_text())
+    assert index["default"] == "opnet"
+    assert index["models"] == {name: file_sha256(tmp_path / name / MANIFEST) for name in ("opnet", "tiny")}
+    update_index(tmp_path, default="tiny")
+    update_index(tmp_path)
+    assert json.loads((tmp_path / "INDEX.json").read_text())["default"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("schema", 2), ("unknown", 1), ("default_file", "fp16"), ("parameters", "many")],
+)
+def test_a_manifest_of_another_kind_is_refused(tmp_path, model, key, value):
+    write(tmp_path / "tiny", model)
+    path = tmp_path / "tiny" / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ExportError, match=key):
+        read_manifest(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net that tells dark lines from none, more or less, by its random features: good enough for a pipeline."""
+    net = settled("opnet", concrete(12))
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    content = {
+        "model": "opnet",
+        "options": {},
+        "state_dict": net.state_dict(),
+        "config": {},
+        "config_path": "config/training/opnet.yaml",
+        # numpy's scalars in the history must not keep a checkpoint from being opened
+        "history": [{"step": 1, "loss": np.float64(0.5)}],
+        "data": [
+            {"name": name, "sha256": "ab" * 32, "licence": "test", "train_tiles": 9} for name in ("metu-ccic", "uav75")
+        ],
+        "seed": 1,
+        "commit": None,
+        "hours": 0.1,
+        "step": 1,
+        "criterion": 0.5,
+    }
+    checkpoints.save(path, content)
+    return path
+
+
+@pytest.fixture
+def arguments(checkpoint, data_root, splits, cache, tmp_path) -> list[str]:
+    places = ["--data", str(data_root), "--cache", str(cache), "--splits", str(splits)]
+    return ["export", str(checkpoint), "--name", "opnet", "--out", str(tmp_path / "opnet"), "--limit", "10",
+            "--channels", "4", "--calibration-tiles", "16", *places]  # fmt: skip
+
+
+@pytest.fixture
+def command():
+    from training import cli
+
+    cli._register_further_commands()
+    return cli.app
+
+
+def test_export_makes_a_bundle_that_flies(arguments, command, tmp_path):
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 0, done.output
+    manifest = read_manifest(tmp_path / "opnet")
+    assert manifest.files["int8"].channels == 4
+    assert manifest.files["int8"].bytes < 0.3 * manifest.files["fp32"].bytes
+    assert manifest.training.config == "config/training/opnet.yaml"
+    assert {"metu-ccic/test", "walls-external/test", "uav75/val"} <= set(manifest.metrics)
+    assert manifest.metrics["brickwork-external/test"].role == "external"
+    assert "external" not in manifest.operating_point.fitted_on
+    card = (tmp_path / "opnet" / "CARD.md").read_text()
+    for heading in (
+        "## Training",
+        "## Operating point",
+        "## Results",
+        "## What the figures",
+        "## Parity",
+        "## How to repeat",
+    ):
+        assert heading in card
+    assert "A trial" in card
+    assert json.loads((tmp_path / "INDEX.json").read_text())["models"].keys() == {"opnet"}
+
+    bundles = pytest.importorskip("drone_agent.vision.bundle")
+    for file in ("fp32", "int8"):
+        bundle = bundles.load_bundle(tmp_path / "opnet", file=file)
+        assert bundle.threshold_p == manifest.operating_point.threshold_p
+
+    out = tmp_path / "evaluation"
+    places = arguments[arguments.index("--data") : arguments.index("--data") + 4]
+    done = CliRunner().invoke(
+        command,
+        [
+            "evaluate",
+            str(tmp_path / "opnet"),
+            "--sets",
+            "uav75",
+            "--limit",
+            "10",
+            "--resamples",
+            "20",
+            "--out",
+            str(out),
+            *places,
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    flown = json.loads((out / "evaluation-int8.json").read_text())["sets"][0]
+    assert flown["set"] == "uav75"
+    assert flown["by_tile"]["recall"]["value"] == pytest.approx(manifest.metrics["uav75/val"].recall[0])
+    assert "uav75/val" in (out / "evaluation-fp32.md").read_text()
+
+
+def test_export_refuses_a_graph_that_judges_otherwise(arguments, command, tmp_path, monkeypatch):
+    def tampered(net: object) -> onnx.ModelProto:
+        model = to_onnx(net)
+        head = next(item for item in model.graph.initializer if item.name.endswith("head.weight"))
+        head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
+        return model
+
+    monkeypatch.setattr(pipeline, "to_onnx", tampered)
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 1
+    assert "not exported" in done.output
+    assert "torch and fp32" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_refuses_8_bits_that_no_rounding_saves(arguments, command, tmp_path, monkeypatch):
+    original = pipeline.quantise
+
+    def spoiled(*given: object, **options: object) -> onnx.ModelProto:
+        model = original(*given, **options)
+        for item in model.graph.initializer:
+            if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 4:
+                item.CopyFrom(onnx.numpy_helper.from_array(np.zeros(item.dims, np.int8), item.name))
+        return model
+
+    monkeypatch.setattr(pipeline, "quantise", spoiled)
+    monkeypatch.setattr(pipeline, "correct_biases", lambda model, *_, **__: model)
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 1
+    assert "torch and int8" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_is_one_line(command, tmp_path):
+    for verb in ("export", "evaluate"):
+        done = CliRunner().invoke(command, [verb, str(tmp_path / "none.pt")])
+        assert done.exit_code == 1
+        assert "error:" in done.output
+        assert "none.pt" in done.output

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+pytest.importorskip("torch", reason="needs the [training] extra")
+
+import torch
+from torch import nn
+
+from training.evaluation.evaluate import OnnxScorer, TorchScorer
+from training.export.onnx import ExportError, pad_channels, set_metadata, split_scaling, to_onnx
+from training.export.quantize import (
+    METHODS,
+    Histogram,
+    Method,
+    choose_range,
+    correct_biases,
+    observe,
+    preprocess,
+    quantise,
+    sensitivities,
+)
+from training.models import CellClassifier, create
+
+
+def settled(name: str, tiles: np.ndarray, **options: object) -> CellClassifier:
+    """A net with random weights whose batch normalisation has seen tiles, so that its activations are of a normal size."""
+    torch.manual_seed(1)
+    net = create(name, **options)
+    with torch.no_grad():
+        net.head.weight.mul_(30)
+        net.train()
+        for _ in range(4):
+            net(torch.from_numpy(tiles).permute(0, 3, 1, 2))
+        net.eval()
+        logit, _ = net(torch.from_numpy(tiles).permute(0, 3, 1, 2))
+        net.head.bias.sub_(logit.median())
+    return net
+
+
+def concrete(count: int, seed: int = 0) -> np.ndarray:
+    """Grey tiles of different brightness and grain, every second with a dark line."""
+    rng = np.random.default_rng(seed)
+    tiles = rng.normal(
+        rng.uniform(70, 200, (count, 1, 1, 1)), rng.uniform(3, 25, (count, 1, 1, 1)), (count, 224, 224, 3)
+    )
+    for index in range(0, count, 2):
+        x = int(rng.integers(20, 200))
+        tiles[index, :, x : x + 5] *= 0.4
+    return np.clip(tiles, 0, 255).astype(np.uint8)
+
+
+TILES = concrete(12)
+
+
+@pytest.fixture(scope="module")
+def opnet() -> CellClassifier:
+    return settled("opnet", TILES)
+
+
+@pytest.fixture(scope="module")
+def exported(opnet: CellClassifier) -> onnx.ModelProto:
+    return to_onnx(opnet)
+
+
+def test_float_file_gives_the_logits_of_the_net(opnet, exported):
+    expected = TorchScorer(opnet).logits(TILES)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(OnnxScorer(exported).logits(TILES), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "options"), [("opnet-lse", {"lse_sharpness": 4.0}), ("mobilenetv2", {})])
+def test_other_nets_agree_too(name, options):
+    net = settled(name, TILES[:6], **options)
+    np.testing.assert_allclose(
+        OnnxScorer(to_onnx(net)).logits(TILES[:4]), TorchScorer(net).logits(TILES[:4]), atol=1e-3
+    )
+
+
+def test_input_is_bytes_of_any_batch_and_mean_of_cells_is_the_logit(exported):
+    session = ort.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    assert (given.name, given.type, given.shape[1:]) == ("tiles", "tensor(uint8)", [224, 224, 3])
+    for batch in (1, 3):
+        logit, cells = session.run(["logit", "cells"], {"tiles": TILES[:batch]})
+        assert logit.shape == (batch,)
+        assert cells.shape == (batch, 14, 14)
+        np.testing.assert_allclose(cells.mean(axis=(1, 2)), logit, atol=1e-5)
+
+
+def test_batch_normalisation_is_folded(exported):
+    assert "BatchNormalization" not in {node.op_type for node in exported.graph.node}
+
+
+def test_scaling_is_cut_off_exactly(opnet, exported):
+    core, scaling = split_scaling(exported)
+    assert (scaling.mean, scaling.std) == (127, 64.0)
+    session = ort.InferenceSession(core.SerializeToString(), providers=["CPUExecutionProvider"])
+    scaled = (TILES.transpose(0, 3, 1, 2).astype(np.float32) - 127) / 64
+    np.testing.assert_allclose(
+        session.run(["logit"], {"scaled": scaled})[0], TorchScorer(opnet).logits(TILES), atol=1e-4
+    )
+
+
+class _Scaled(nn.Module):
+    def __init__(self, mean: object, factor: float = 1 / 64) -> None:
+        super().__init__()
+        self.mean, self.factor = mean, factor
+        self.head = nn.Conv2d(3, 1, 3)
+
+    def forward(self, tiles):
+        cells = self.head((tiles.float() - self.mean) * self.factor).squeeze(1)
+        return cells.mean(dim=(1, 2)), cells
+
+
+@pytest.mark.parametrize(
+    ("mean", "what"),
+    [
+        (127.5, "whole number"),
+        (torch.tensor([100.0, 110.0, 120.0]).reshape(1, 3, 1, 1), "one number"),
+        (-300.0, "whole number"),
+    ],
+)
+def test_scaling_that_bytes_cannot_carry_is_refused(mean, what):
+    with pytest.raises(ExportError, match=what):
+        split_scaling(to_onnx(_Scaled(mean)))
+
+
+def test_a_net_that_cannot_be_traced_is_refused():
+    class Broken(nn.Module):
+        def forward(self, tiles):
+            raise ValueError("no such shape")
+
+    with pytest.raises(ExportError, match="no such shape"):
+        to_onnx(Broken())
+
+
+def test_the_fourth_byte_is_ignored(exported):
+    core, scaling = split_scaling(exported)
+    core = preprocess(core)
+    histograms = observe(core, scaling, TILES)
+    three, four = (quantise(core, scaling, histograms, method=METHODS[0], channels=channels) for channels in (3, 4))
+    np.testing.assert_allclose(OnnxScorer(three).logits(TILES), OnnxScorer(four).logits(TILES), atol=1e-5)
+    session = ort.InferenceSession(four.SerializeToString(), providers=["CPUExecutionProvider"])
+    for value in (0, 255):
+        wide = np.concatenate([TILES[:2], np.full_like(TILES[:2, ..., :1], value)], axis=3)
+        np.testing.assert_allclose(
+            session.run(["logit"], {"tiles": wide})[0], OnnxScorer(three).logits(TILES[:2]), atol=1e-5
+        )
+
+
+def test_padding_needs_one_first_convolution():
+    with pytest.raises(ExportError, match="one convolution"):
+        pad_channels(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), 4)
+
+
+@pytest.fixture(scope="module")
+def quantised(exported):
+    core, scaling = split_scaling(exported)
+    core = preprocess(core)
+    histograms = observe(core, scaling, TILES)
+    plain = quantise(core, scaling, histograms, method=METHODS[0], channels=4)
+    return core, scaling, histograms, plain, correct_biases(plain, core, scaling, TILES[:8])
+
+
+def test_8_bit_logits_are_near_the_float_ones_and_bias_correction_brings_them_nearer(opnet, quantised):
+    expected = TorchScorer(opnet).logits(TILES)
+    *_, plain, corrected = quantised
+    before = np.abs(OnnxScorer(plain).logits(TILES) - expected).mean()
+    after = np.abs(OnnxScorer(corrected).logits(TILES) - expected).mean()
+    assert after < 0.25 * expected.std()
+    assert after < before
+
+
+def test_the_bytes_are_the_quantised_input(quantised):
+    model = quantised[-1]
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    first = next(node for node in model.graph.node if "tiles" in node.input)
+    assert first.op_type == "Transpose"
+    follows = next(node for node in model.graph.node if first.output[0] in node.input)
+    assert follows.op_type == "DequantizeLinear"
+    assert constants[follows.input[1]] == np.float32(1 / 64)
+    assert constants[follows.input[2]] == 127
+    assert constants[follows.input[2]].dtype == np.uint8
+    assert not {"Cast", "Sub", "Mul", "Div"} & {node.op_type for node in model.graph.node}
+
+
+def test_weights_have_7_bits_so_that_no_sum_of_two_products_saturates(quantised):
+    model = quantised[-1]
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    weights = [value for value in constants.values() if value.dtype == np.int8 and value.ndim == 4]
+    assert len(weights) == 4
+    assert all(np.abs(value.astype(int)).max() <= 64 for value in weights)
+    assert np.iinfo(np.int16).max >= 2 * 255 * 64
+
+
+def test_the_head_stays_in_float_and_the_rest_does_not(quantised):
+    model = quantised[-1]
+    quantised_outputs = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    in_float = [node for node in convolutions if node.output[0] not in quantised_outputs]
+    assert [node.name for node in in_float] == ["/net/head/Conv"]
+    assert len(convolutions) == 5
+
+
+def test_layers_can_be_left_in_float_the_most_sensitive_first(quantised):
+    core, scaling, histograms, *_ = quantised
+    order = sensitivities(core, scaling, histograms, TILES[:4], method=METHODS[0], channels=4)
+    assert len(order) == 3
+    model = quantise(core, scaling, histograms, method=METHODS[0], channels=4, keep_float=order[:1])
+    weights = [
+        item for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 4
+    ]
+    assert len(weights) == 3
+
+
+def test_ranges_hold_zero_and_clip_only_tails():
+    counts = np.zeros(2048, dtype=np.int64)
+    counts[:200] = 1000
+    counts[-1] = 1
+    outlier = Histogram(0.0, 100.0, counts)
+    assert choose_range(outlier, Method("minmax")) == (0.0, 100.0)
+    for method in (Method("percentile", 99.99), Method("mse")):
+        low, high = choose_range(outlier, method)
+        assert low == 0.0
+        assert 9 < high < 60, method
+    low, high = choose_range(Histogram(5.0, 6.0, np.ones(2048, dtype=np.int64)), Method("minmax"))
+    assert (low, high) == (0.0, 6.0)
+    with pytest.raises(ValueError, match="minmax"):
+        choose_range(outlier, Method("guess"))
+
+
+def test_metadata_is_replaced_not_doubled(exported):
+    model = onnx.ModelProto()
+    model.CopyFrom(exported)
+    set_metadata(model, {"a": "1", "b": "2"})
+    set_metadata(model, {"a": "3"})
+    assert {item.key: item.value for item in model.metadata_props} == {"a": "3", "b": "2"}
+    assert len(model.metadata_props) == 2
+
+
+def test_a_float_input_is_not_scored(exported):
+    core, _ = split_scaling(exported)
+    with pytest.raises(ValueError, match="uint8"):
+        OnnxScorer(core)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the [training] extra")
+
+from training.evaluation.threshold import Scored
+from training.export.parity import ParityError, compare, gate
+
+
+def scored(logits: np.ndarray) -> list[Scored]:
+    labels = np.arange(len(logits)) % 2 == 0
+    return [Scored("a", logits.astype(float), labels, ("x",) * len(logits), ("g",) * len(logits))]
+
+
+BASE = np.where(np.arange(1000) % 2 == 0, 2.0, -2.0)
+
+
+def flipped(count: int, *, cracks: bool) -> list[Scored]:
+    logits = BASE.copy()
+    logits[(0 if cracks else 1) : 2 * count : 2] *= -1
+    return scored(logits)
+
+
+@pytest.mark.parametrize(
+    ("other", "passes"),
+    [
+        (scored(BASE), True),
+        (scored(BASE + 0.5), True),
+        (flipped(1, cracks=True), True),  # 0.2 points of 500 cracks
+        (flipped(2, cracks=True), False),  # 0.4 points
+        (flipped(5, cracks=False), True),  # 99.5 % agree, recall untouched
+        (flipped(6, cracks=False), False),
+        (scored(BASE - 5), False),
+        (scored(np.full(1000, np.nan)), False),
+    ],
+)
+def test_gate(other, passes):
+    agreement = compare(scored(BASE), other, ("torch", "int8"), 0.0)
+    assert agreement.passed == passes
+    if passes:
+        gate([agreement])
+    else:
+        with pytest.raises(ParityError, match="torch and int8"):
+            gate([agreement])
+
+
+def test_recall_may_not_change_even_if_few_verdicts_do():
+    # 3 flips each way: recall and specificity stay, 99.4 % agree
+    logits = BASE.copy()
+    logits[:6] *= -1
+    agreement = compare(scored(BASE), scored(logits), ("torch", "int8"), 0.0)
+    assert agreement.same_verdict == pytest.approx(0.994)
+    assert not agreement.passed
+
+
+def test_different_tiles_are_not_compared():
+    with pytest.raises(ValueError, match="same tiles"):
+        compare(scored(BASE), scored(BASE[:10]), ("torch", "int8"), 0.0)
