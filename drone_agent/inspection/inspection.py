@@ -92,6 +92,8 @@ class Inspection:
         self._sightings: dict[int, Sighting] = {}
         self._offered_ns: dict[int, int] = {}
         self._marks: dict[str, list[tuple[float, float]]] = {}
+        self._next_id = 1
+        self._last_view: tuple[Pose | NoPose | None, tuple[int, int], View | NoView] | None = None
 
     def _add_face(self, face: FaceInfo) -> None:
         self._faces[face.name] = face
@@ -104,7 +106,13 @@ class Inspection:
 
     def view(self, pose: Pose | NoPose | None, width_px: int, height_px: int) -> View | NoView:
         """What a frame of this size would show; gives range and GSD before the tiles are scored."""
-        return self._projector.view(pose, width_px, height_px)
+        # Asked before the tiles are scored and again in observe(), with the same pose.
+        known = self._last_view
+        if known is not None and known[0] is pose and known[1] == (width_px, height_px):
+            return known[2]
+        view = self._projector.view(pose, width_px, height_px)
+        self._last_view = (pose, (width_px, height_px), view)
+        return view
 
     def observe(self, frame: Frame, pose: Pose | NoPose | None, scores: Sequence[TileScore]) -> Observation:
         """Adds one frame.
@@ -112,7 +120,7 @@ class Inspection:
         A frame without pose, or that does not face a known surface, changes nothing: what it shows counts as not seen.
         """
         height_px, width_px = frame.image.shape[:2]
-        view = self._projector.view(pose, width_px, height_px)
+        view = self.view(pose, width_px, height_px)
         if isinstance(view, NoView):
             return Observation(frame.index, frame.t_mono_ns, None, view)
         looks, hits = _place_tiles(frame, view, scores)
@@ -182,8 +190,6 @@ class Inspection:
             self._offered_ns[number] = frame.t_mono_ns
             found.append(sighting)
         return tuple(found)
-
-    _next_id = 1
 
     def _offer_again(
         self,

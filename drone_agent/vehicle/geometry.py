@@ -111,8 +111,10 @@ class CameraModel:
         coefficients = tuple(_number(path, f"distortion[{i}]", value) for i, value in enumerate(distortion))
         rotation_, offset = _mount_of(path, data.get("mount"), mount)
         return cls(
-            **focal,
-            **centre,
+            fx=focal["fx"],
+            fy=focal["fy"],
+            cx=centre["cx"],
+            cy=centre["cy"],
             width=round(size["width"]),
             height=round(size["height"]),
             distortion=coefficients if any(coefficients) else (),
@@ -302,7 +304,8 @@ def fit_face(poses: Iterable[Pose], camera: CameraModel, standoff_m: float, name
     depth = float(np.median(depths))
     along_bearing = (bearing + math.pi / 2) % (2 * math.pi)
     how = f"range finder in {measured} of {len(depths)} poses" if measured else f"stand-off of {standoff_m:g} m assumed"
-    detail = f"seen towards {round(math.degrees(bearing), 1) % 360:g} degrees, {how}; counted from the point nearest to the origin"
+    towards = round(math.degrees(bearing), 1) % 360
+    detail = f"seen towards {towards:g} degrees, {how}; counted from the point nearest to the origin"
     origin = (depth * math.cos(bearing), depth * math.sin(bearing), 0.0)
     return Face(name, origin, along_bearing, how="fitted", detail=detail)
 

@@ -19,6 +19,7 @@ from drone_agent.errors import SprayerError
 from drone_agent.marking.build import build_sprayer
 from drone_agent.marking.gpio import GpiozeroValve
 from drone_agent.marking.gpiod import GpiodValve
+from drone_agent.marking.guard import Limits
 from drone_agent.marking.guard_client import GuardClient
 from drone_agent.marking.guarded import GuardedSprayer
 from drone_agent.marking.settings import (
@@ -37,7 +38,7 @@ from drone_agent.vehicle.link_settings import LinkSettings
 from drone_agent.vehicle.settings import VehicleSettings
 from tests.fakes.autopilot import FakeAutopilot
 from tests.fakes.gpiod_chip import FakeGpiod
-from tests.fakes.valves import Limits, ThreadGuard
+from tests.fakes.valves import ThreadGuard
 
 MS = 1_000_000
 CLOCK = SystemClock()
@@ -69,6 +70,11 @@ class Rig:
                     return result
             time.sleep(0.01)
         raise AssertionError("no result")
+
+    def let_it_be_seen(self) -> None:
+        """The autopilot reports its outputs twenty times a second; what is shorter has no evidence."""
+        end_s = time.monotonic() + 0.15
+        self.wait_until(lambda: time.monotonic() > end_s)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         end_s = time.monotonic() + PATIENCE_S
@@ -130,7 +136,7 @@ def mavlink(method: str) -> Callable[[ExitStack, Path], Rig]:
         link.wait_for_autopilot(10)
         guard = None if method == "repeat_relay" else autopilot.connection
         block = MavlinkSprayerSettings(
-            method=method, guard_connection=guard, evidence_timeout_ms=3000, ack_timeout_ms=3000
+            method=method, guard_connection=guard, evidence_timeout_ms=1500, ack_timeout_ms=3000
         )
         sprayer = build_sprayer(settings(sprayer="mavlink", mavlink=block), CLOCK, link)
         servo = method in {"set_servo", "do_sprayer"}
@@ -218,6 +224,7 @@ def test_off_closes_an_open_valve_long_before_the_order_would(visible: Rig) -> N
     order = visible.order(ms=600)
     visible.sprayer.spray(order)
     visible.wait_until(visible.is_open)
+    visible.let_it_be_seen()
     visible.sprayer.off("mode change")
     visible.wait_until(lambda: not visible.is_open())
     result = visible.wait()
@@ -238,6 +245,7 @@ def test_off_before_the_opening_cancels_the_order(rig: Rig) -> None:
 def test_off_comes_through_from_another_thread(visible: Rig) -> None:
     visible.sprayer.spray(visible.order(ms=600))
     visible.wait_until(visible.is_open)
+    visible.let_it_be_seen()
     thread = threading.Thread(target=visible.sprayer.off, args=("link",))
     thread.start()
     thread.join()

@@ -206,7 +206,7 @@ def test_export_makes_a_bundle_that_flies(arguments, command, tmp_path):
         assert bundle.threshold_p == manifest.operating_point.threshold_p
 
     out = tmp_path / "evaluation"
-    places = arguments[arguments.index("--data") : arguments.index("--data") + 4]
+    places = arguments[arguments.index("--data") : arguments.index("--data") + 6]
     done = CliRunner().invoke(
         command,
         [

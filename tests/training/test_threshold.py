@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="needs the [training] extra")
 
 from training.evaluation.evaluate import parse_sets, role_of
-from training.evaluation.threshold import Bar, Scored, ThresholdError, bars_for, choose, for_recall, rates_at
+from training.evaluation.threshold import SLACK, Bar, Scored, ThresholdError, bars_for, choose, for_recall, rates_at
 
 
 def scored(name: str, cracks: list[float], sound: list[float]) -> Scored:
@@ -49,7 +49,7 @@ def test_no_other_threshold_has_a_smaller_worst_share(values, other):
     chosen = choose(items, BARS)
     inside = everything.min() < other <= everything.max()
     if inside:
-        assert worst_share(items, chosen.threshold_logit) <= worst_share(items, other) + 1e-6
+        assert worst_share(items, chosen.threshold_logit) <= worst_share(items, other) + SLACK + 1e-6
     assert chosen.worst.used == pytest.approx(worst_share(items, chosen.threshold_logit))
 
 
@@ -62,7 +62,7 @@ def test_a_shift_of_all_logits_shifts_the_threshold(values, shift):
         return
     moved = [Scored(i.name, i.logits + round(shift, 2), i.labels, i.kinds, i.groups) for i in items]
     first, second = choose(items, BARS), choose(moved, BARS)
-    assert second.worst.used == pytest.approx(first.worst.used)
+    assert second.worst.used == pytest.approx(first.worst.used, abs=SLACK)
 
 
 def test_what_can_be_separated_is_separated_in_the_middle_of_the_gap():
@@ -90,6 +90,15 @@ def test_a_set_scored_twice_counts_twice_and_the_card_shows_the_worse():
     by_bar = {result.bar.kind: result for result in chosen.by_bar()}
     assert len(by_bar) == 2
     assert max(result.used for result in by_bar.values()) == chosen.worst.used
+
+
+def test_of_equally_good_thresholds_one_is_taken_on_which_the_files_agree():
+    # both files separate the tiles at 0.2 to 1.0; the second rounds one crack from 5.0 to 0.9
+    as_float = scored("a", [1.0, 5.0, 6.0], [-1.0, 0.2])
+    as_int8 = scored("a", [1.0, 0.9, 6.0], [-1.0, 0.2])
+    chosen = choose([as_float, as_int8], [Bar("a", "recall", 0.5), Bar("a", "specificity", 0.5)])
+    assert 0.2 < chosen.threshold_logit < 0.9
+    assert np.array_equal(as_float.logits >= chosen.threshold_logit, as_int8.logits >= chosen.threshold_logit)
 
 
 def test_a_dearer_bar_pulls_the_threshold_to_its_side():

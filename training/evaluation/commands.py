@@ -30,6 +30,7 @@ def evaluate_command(
         "checkpoint instead of the one that is fitted on the validation sets.")] = None,
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
     cache: Annotated[Path, typer.Option(help="Folder for decoded pictures.")] = Path("data/cache"),
+    splits: Annotated[Path, typer.Option(help="Folder of the committed splits.")] = Path("config/training/splits"),
     limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set, for trials.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap by photograph.")] = 1000,
@@ -50,7 +51,7 @@ def evaluate_command(
     try:
         pairs = parse_sets(sets or [])
         subjects = _subjects(model, file, threads)
-        loaded = {pair: thin(evaluation_tiles(*pair, data, cache), limit) for pair in pairs}
+        loaded = {pair: thin(evaluation_tiles(*pair, data, cache, splits), limit) for pair in pairs}
         for label, (scorer, name, threshold_logit) in subjects.items():
             scored = {pair: _scored(scorer, label, tiles, progress_bar) for pair, tiles in loaded.items()}
             bars = bars_for(name)
@@ -86,7 +87,7 @@ def _subjects(model: Path, file: str, threads: int) -> dict[str, tuple[Scorer, s
     from training.export.bundle import read_manifest
     from training.export.onnx import ExportError
 
-    if model.is_file() and model.suffix != ".onnx":
+    if not model.is_dir() and model.suffix != ".onnx":
         content, net = open_checkpoint(model)
         return {"torch": (TorchScorer(net), str(content["model"]), None)}
     folder = model if model.is_dir() else model.parent

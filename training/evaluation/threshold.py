@@ -2,7 +2,8 @@
 
 The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a
 threshold uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are
-compared by their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room.
+compared by their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room. Where a set was
+scored by several files, a threshold on which they agree is preferred to one that is better by less than `SLACK`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+SLACK = 0.02
+"""Difference of shares below which two thresholds count as equally good: less than any of the sets can tell."""
 
 
 class ThresholdError(ValueError):
@@ -125,7 +129,8 @@ def bars_for(name: str) -> tuple[Bar, ...]:
 def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
     """The threshold that balances all bars (see above).
 
-    A set may be given several times, for example as scored by the float and by the 8-bit file: then both count.
+    A set may be given several times, for example as scored by the float and by the 8-bit file: then both count, and of
+    equally good thresholds the one is taken at which they differ least.
 
     Args:
         scored: validation sets. Bars of sets that are not among them are left out.
@@ -149,8 +154,11 @@ def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
     for row, (bar, item) in enumerate(applied):
         used[row] = bar.weight * (1 - _rate(item, bar.kind, candidates)) / (1 - bar.wanted)
     ranked = np.round(-np.sort(-used, axis=0), 9)
+    near = np.flatnonzero(ranked[0] <= ranked[0].min() + SLACK)
+    differing = _disagreements(scored, candidates[near])
+    near = near[differing == differing.min()]
     # lexsort takes its last key as the first: worst share, second worst, ..., then the widest gap
-    best = int(np.lexsort((-gaps, *ranked[::-1]))[0])
+    best = int(near[np.lexsort((-gaps[near], *ranked[::-1, near]))[0]])
     results = tuple(
         BarResult(
             bar,
@@ -186,6 +194,25 @@ def rates_at(item: Scored, threshold_logit: float) -> Mapping[str, float]:
     """Recall and specificity of a set, as far as it has both."""
     at = np.asarray([threshold_logit])
     return {kind: float(_rate(item, kind, at)[0]) for kind in ("recall", "specificity") if item.of_kind(kind).any()}
+
+
+def _disagreements(scored: Sequence[Scored], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """For each threshold the number of tiles on which two scorings of a set differ, and of cracks that one finds less.
+
+    The second counts twice, it is what a difference in recall is made of.
+    """
+    found = np.zeros(len(thresholds), dtype=np.int64)
+    by_name: dict[str, Scored] = {}
+    net = np.zeros(len(thresholds), dtype=np.int64)
+    for item in scored:
+        first = by_name.setdefault(item.name, item)
+        if first is item or len(first.labels) != len(item.labels):
+            continue
+        for index, threshold in enumerate(thresholds):
+            a, b = first.logits >= threshold, item.logits >= threshold
+            found[index] += int((a != b).sum())
+            net[index] += int(a[item.labels].sum()) - int(b[item.labels].sum())
+    return found + 2 * np.abs(net)
 
 
 def _rate(item: Scored, kind: str, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

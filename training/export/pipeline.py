@@ -363,7 +363,7 @@ def _faster_channels(
 def _sets(role: str, options: ExportOptions) -> list[EvaluationSet]:
     """All sets of a role."""
     return [
-        thin(evaluation_tiles(name, split, options.root, options.cache), options.limit)
+        thin(evaluation_tiles(name, split, options.root, options.cache, options.splits), options.limit)
         for name, splits in EVALUATION_SETS.items()
         for split in splits
         if role_of(name, split) == role
