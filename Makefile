@@ -8,7 +8,7 @@ TRAINING := .venv-training
 OUT ?= flights
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-agent test-training lint bench setup setup-training clean python-present
+.PHONY: help demo browser test test-agent test-training lint bench setup setup-training clean python-present
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,7 +42,11 @@ setup-training: $(TRAINING)/.dev  ## set up the environment for training (PyTorc
 demo: $(VENV)/.agent  ## replay a short recorded flight along a pier and write its report
 	@$(VENV)/bin/drone-agent demo --out $(OUT)
 
-test: lint test-agent test-training  ## everything: linters, types, architecture, tests
+# The browser tests skip with a reason where there is no Chromium and no way to install it.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing Chromium for the browser tests ..." && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "Chromium is missing: the browser tests will be skipped (sudo apt install chromium)"
+
+test: lint browser test-agent test-training  ## everything: linters, types, architecture, tests
 
 lint: $(VENV)/.dev $(TRAINING)/.dev
 	$(VENV)/bin/ruff check .

@@ -21,6 +21,7 @@ from drone_agent.camera.opencv import silence_decoders
 from drone_agent.clock import ManualClock, SystemClock, UtcStamp, utc_from_unix
 from drone_agent.config import AgentConfig
 from drone_agent.errors import AgentError, ConfigError, InputError, LinkLost
+from drone_agent.flightlog.manifest import file_sha256
 from drone_agent.flightlog.quota import CleanSampler
 from drone_agent.flightlog.reader import normalised_events
 from drone_agent.flightlog.schema import TELEMETRY_FILE
@@ -108,12 +109,7 @@ def replay_flight(
     projector = _projector(config, request, poses, times)
     clock = ManualClock()
     session = _session(config, layers, camera, bundle, vision, "replay")
-    session["inputs"] = {
-        "source": request.source.name,
-        "telemetry": request.telemetry.name if request.telemetry else None,
-        "frames": request.frames.name if request.frames else None,
-        "camera": request.camera.name if request.camera else None,
-    }
+    session["inputs"] = _input_hashes(request)
     session["vehicle"] = poses.describe() if poses else None
     if times:
         clock.set(times.t_mono_ns[0], _utc(times.unix_s[0]))
@@ -383,6 +379,15 @@ def _image_projector(config: AgentConfig) -> Projector:
     return ImageProjector(config.inspection.image.cell_px)
 
 
+def _input_hashes(request: ReplayRequest) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that went in; a folder of pictures is named without one."""
+    hashes: dict[str, dict[str, str]] = {}
+    for path in (request.source, request.telemetry, request.frames, request.camera):
+        if path is not None:
+            hashes[path.name] = {"sha256": file_sha256(path)} if path.is_file() else {}
+    return hashes
+
+
 def _session(
     config: AgentConfig, layers: Sequence[str], camera: Camera, bundle: Bundle, vision: Vision, mode: str
 ) -> dict[str, Any]:
@@ -393,6 +398,7 @@ def _session(
         "config": config.model_dump(mode="json"),
         "model": {**vision.describe(), **_model_facts(bundle)},
         "camera": camera.describe(),
+        "sprayer": {"kind": config.marking.sprayer, "paints": config.marking.paints, "armed": config.marking.armed},
         "host": {"machine": platform.machine(), "system": platform.platform(), "python": platform.python_version()},
     }
 

@@ -76,12 +76,13 @@ class Observation:
 class Inspection:
     """Cells, beliefs, sightings and marks of one flight. Deterministic: the same calls give the same answers."""
 
-    def __init__(self, settings: InspectionSettings, projector: Projector) -> None:
+    def __init__(self, settings: InspectionSettings, projector: Projector, *, first_sighting_id: int = 1) -> None:
         """Starts with nothing seen.
 
         Args:
             settings: weights and bounds.
             projector: `vehicle.geometry.WallProjector`, or `projection.ImageProjector` without telemetry.
+            first_sighting_id: where to go on counting after a restart in flight.
         """
         self._settings = settings
         self._projector = projector
@@ -92,7 +93,7 @@ class Inspection:
         self._sightings: dict[int, Sighting] = {}
         self._offered_ns: dict[int, int] = {}
         self._marks: dict[str, list[tuple[float, float]]] = {}
-        self._next_id = 1
+        self._next_id = first_sighting_id
         self._last_view: tuple[Pose | NoPose | None, tuple[int, int], View | NoView] | None = None
 
     def _add_face(self, face: FaceInfo) -> None:
@@ -125,10 +126,11 @@ class Inspection:
             return Observation(frame.index, frame.t_mono_ns, None, view)
         looks, hits = _place_tiles(frame, view, scores)
         grid = self._grids[view.face.name]
-        columns, rows = _cells_in(view.bounds, view.face)
-        if len(columns) > _MAX_CELLS_A_FRAME:
-            detail = f"{len(columns)} cells of {view.face.cell:g} {view.face.unit} in one frame"
+        cells = _cells_in(view.bounds, view.face)
+        if cells is None:
+            detail = f"more than {_MAX_CELLS_A_FRAME} cells of {view.face.cell:g} {view.face.unit} in one frame"
             return Observation(frame.index, frame.t_mono_ns, None, NoView("too_far", detail))
+        columns, rows = cells
         sightings: tuple[Sighting, ...] = ()
         offers: tuple[Sighting, ...] = ()
         if scores and len(columns):
@@ -318,19 +320,17 @@ def _only(evidence: FrameEvidence, wanted: npt.NDArray[np.bool_]) -> FrameEviden
     )
 
 
-def _cells_in(bounds: tuple[float, float, float, float], face: FaceInfo) -> tuple[Ints, Ints]:
-    """Columns and rows of the cells whose centres may lie within the bounds."""
+def _cells_in(bounds: tuple[float, float, float, float], face: FaceInfo) -> tuple[Ints, Ints] | None:
+    """Columns and rows of the cells whose centres may lie within the bounds; None if they are too many."""
     low_a, low_h, high_a, high_h = bounds
-    if not all(np.isfinite(bounds)):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if (high_a - low_a) * (high_h - low_h) > _MAX_CELLS_A_FRAME * face.cell**2:
+        return None
     first_c, last_c = (int(np.floor(value / face.cell)) for value in (low_a, high_a))
     first_r, last_r = (int(np.floor(value / face.cell)) for value in (low_h, high_h))
     columns = np.arange(first_c, last_c + 1)
     rows = np.arange(first_r, last_r + 1)
     columns = columns[_within(columns, face.cell, face.length)]
     rows = rows[_within(rows, face.cell, face.height)]
-    if len(columns) * len(rows) > _MAX_CELLS_A_FRAME:
-        return np.zeros(_MAX_CELLS_A_FRAME + 1, np.int64), np.zeros(0, np.int64)
     grid_c, grid_r = np.meshgrid(columns, rows)
     return grid_c.ravel(), grid_r.ravel()
 

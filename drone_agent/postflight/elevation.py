@@ -389,9 +389,9 @@ def _axes(view: _View, unit: str, face: FaceRecord | None) -> Markup:
 
 
 def _scale_bar(view: _View, unit: str, y: float) -> Markup:
-    length = nice_step(160 / view.scale, 1)
-    if length * view.scale > 260:
-        length /= 2
+    length = next(
+        step for step in (nice_step(limit / view.scale, 1) for limit in (150, 70, 30)) if step * view.scale <= 240
+    )
     half = length * view.scale / 2
     x = _LEFT + view.width - 2 * half - 12
     parts = [

@@ -21,9 +21,9 @@ from markupsafe import Markup
 
 from drone_agent.errors import FlightLogError, InputError
 from drone_agent.flightlog.files import why, write_atomically
-from drone_agent.flightlog.manifest import verify_manifest
+from drone_agent.flightlog.manifest import manifest_hashes, verify_manifest
 from drone_agent.flightlog.reader import Flight
-from drone_agent.flightlog.schema import FrameRecord, SightingRecord
+from drone_agent.flightlog.schema import IMAGE_FOLDER, FrameRecord, SightingRecord
 from drone_agent.postflight.coverage_report import FaceCoverage, face_coverage
 from drone_agent.postflight.elevation import (
     EVIDENCE_COLOURS,
@@ -46,6 +46,7 @@ _MAX_THUMBNAILS = 600
 _MAX_GAPS_LISTED = 25
 _MAX_HASHES_LISTED = 40
 _DEGREE_DIGITS = 7
+_SHA256 = re.compile("[0-9a-f]{64}")
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 _REASONS: Mapping[str, str] = {
@@ -217,7 +218,9 @@ def _model(session: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metrics(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
-    for name, values in metrics.items():
+    # the bound was fitted on the validation sets; what counts is the rest, if there is one
+    tests = {name: values for name, values in metrics.items() if not str(name).endswith("/val")}
+    for name, values in (tests or metrics).items():
         if not isinstance(values, Mapping):
             continue
         rows.append(
@@ -398,10 +401,15 @@ def _hashes(flight: Flight) -> dict[str, Any]:
     inputs = flight.session.get("inputs")
     rows = []
     for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
-        sha256 = value.get("sha256") if isinstance(value, Mapping) else value
-        rows.append((str(name), str(sha256)))
+        if isinstance(value, Mapping):
+            rows.append((str(value.get("name") or name), str(value.get("sha256") or "")))
+        elif _SHA256.fullmatch(str(value)):
+            rows.append((str(name), str(value)))
+        elif value:
+            rows.append((f"{name}: {value}", ""))
     try:
         problems = verify_manifest(flight.folder)
+        rows += manifest_hashes(flight.folder)
     except FlightLogError as error:
         problems = [str(error)]
     if problems is None:
@@ -410,6 +418,7 @@ def _hashes(flight: Flight) -> dict[str, Any]:
         state = "Files differ from the manifest of the flight's end: " + "; ".join(problems[:10])
     else:
         state = "All files agree with the manifest that was written when the flight ended."
+    rows = [row for row in rows if not row[0].startswith(f"{IMAGE_FOLDER}/")]
     return {"inputs": rows[:_MAX_HASHES_LISTED], "state": state, "good": problems == []}
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from drone_agent.settings import Settings
 from drone_agent.vehicle.link_settings import LinkSettings
 
-Vector = Annotated[tuple[float, float, float], Field()]
+Vector = tuple[float, float, float]
 
 
 class CameraMountSettings(Settings):

@@ -8,6 +8,7 @@ as a failure, while the median of all trials has to keep the promise itself.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -62,6 +63,7 @@ class Pair:
             env=child_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     @property
@@ -81,7 +83,7 @@ class Pair:
             self.agent.send_signal(signal.SIGCONT)
         self.agent.kill()
         self.agent.wait()
-        for pid in {edge.pid for edge in self.edges}:
+        for pid in {edge.pid for edge in self.edges} - {os.getpid()}:
             wait_for(lambda pid=pid: is_gone(pid))  # type: ignore[misc] # bound now, mypy sees no type
 
 
@@ -107,7 +109,7 @@ def check_edges(edges: list[Edge], killed_ns: int) -> float | None:
     assert not levels[0], "the first thing that the dead-man does is to close"
     assert not levels[-1], "the valve was left open"
     delay = None
-    for opened, closed in zip(edges, edges[1:], strict=False):
+    for opened, closed in itertools.pairwise(edges):
         if opened.is_open:
             assert not closed.is_open
             assert closed.t_ns - opened.t_ns <= (MAX_OPEN_MS / 1e3 + SLACK_S) * 1e9

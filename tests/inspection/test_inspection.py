@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from drone_agent.inspection.inspection import Inspection, Observation
 from drone_agent.inspection.projection import ImageProjector
 from drone_agent.inspection.settings import ImageSurfaceSettings, InspectionSettings
 from drone_agent.values import NoPose, Place, Sighting, Verdict
+from drone_agent.vehicle.geometry import CameraModel, Face, WallProjector
+from drone_agent.vehicle.settings import CameraMountSettings, SurfaceSettings, VehicleSettings
 from tests.inspection.scenes import PICTURE, TILES, WALL, frame, on_wall, pixel_of, pose, score, scores_of
 
 # In the middle of a tile row for a camera at a height of 2 m.
@@ -277,3 +280,19 @@ def test_a_frame_without_tiles_is_no_error() -> None:
     assert observation.looks == ()
     assert PICTURE.shape == (720, 1280, 3)
     assert observation.face == WALL.name
+
+
+def test_a_view_from_so_far_that_cells_mean_nothing_counts_as_not_seen() -> None:
+    wall = Face("wall", (2000.0, 0.0, 0.0), math.pi / 2)
+    camera = CameraModel.from_settings(CameraMountSettings(focal_px=500.0), 1280, 720)
+    projector = WallProjector(camera, [wall], SurfaceSettings(max_range_m=1000.0, cell_m=0.01), VehicleSettings())
+    far = replace(pose(0.0), north_m=1900.0)
+    observation = Inspection(InspectionSettings(), projector).observe(frame(0), far, scores_of(None))
+    assert observation.no_view is not None
+    assert observation.no_view.reason == "too_far"
+
+
+def test_counting_goes_on_after_a_restart() -> None:
+    before = on_wall()
+    after = Inspection(InspectionSettings(), before._projector, first_sighting_id=17)
+    assert [sighting.sighting_id for sighting in sightings(fly(after))] == [17]

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import typer
 from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="needs the [training] extra")
@@ -16,12 +18,12 @@ from training.engine import checkpoint as checkpoints
 from training.export import pipeline
 from training.export.bundle import MANIFEST, Manifest, file_sha256, read_manifest, update_index, write_bundle
 from training.export.onnx import ExportError, to_onnx
-from training.export.quantize import FLOAT_SCHEME
+from training.export.quantize import FLOAT_SCHEME, quantise
 from training.models import create
 
 from .test_export_onnx import concrete, settled
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "name": "tiny",
     "version": "0.1.0",
     "architecture": "OPNet",
@@ -59,11 +61,12 @@ def model() -> onnx.ModelProto:
 
 
 def write(target: Path, model: onnx.ModelProto, **changes: object) -> Manifest:
-    models = {"fp32": (model, 3, FLOAT_SCHEME), "int8": (model, 3, "as float, for the test")}
-    return write_bundle(target, models, {**FACTS, **changes}, "# Card\n")
+    return write_bundle(
+        target, {"fp32": (model, 3, FLOAT_SCHEME), "int8": (model, 3, "as float")}, {**FACTS, **changes}, "# Card\n"
+    )
 
 
-def test_manifest_survives_the_round_trip(tmp_path, model):
+def test_manifest_survives_the_round_trip(tmp_path: Path, model: onnx.ModelProto) -> None:
     written = write(tmp_path / "tiny", model)
     assert read_manifest(tmp_path / "tiny") == written
     plain = json.loads((tmp_path / "tiny" / MANIFEST).read_text())
@@ -73,7 +76,7 @@ def test_manifest_survives_the_round_trip(tmp_path, model):
     assert plain["input"] == {"name": "tiles", "dtype": "uint8", "layout": "NHWC", "order": "BGR", "tile_px": 224}
 
 
-def test_the_operating_point_is_in_both_files(tmp_path, model):
+def test_the_operating_point_is_in_both_files(tmp_path: Path, model: onnx.ModelProto) -> None:
     write(tmp_path / "tiny", model)
     for name in ("model.onnx", "model.int8.onnx"):
         found = {item.key: item.value for item in onnx.load(tmp_path / "tiny" / name).metadata_props}
@@ -84,7 +87,7 @@ def test_the_operating_point_is_in_both_files(tmp_path, model):
         assert float(found["crackscout.bias"]) == -0.25
 
 
-def test_a_bundle_is_replaced_whole_and_nothing_is_left_lying_about(tmp_path, model):
+def test_a_bundle_is_replaced_whole_and_nothing_is_left_lying_about(tmp_path: Path, model: onnx.ModelProto) -> None:
     write(tmp_path / "tiny", model)
     (tmp_path / "tiny" / "stray.txt").write_text("old")
     write(tmp_path / "tiny", model, version="0.2.0")
@@ -98,7 +101,7 @@ def test_a_bundle_is_replaced_whole_and_nothing_is_left_lying_about(tmp_path, mo
     }
 
 
-def test_a_failure_leaves_the_old_bundle_alone(tmp_path, model):
+def test_a_failure_leaves_the_old_bundle_alone(tmp_path: Path, model: onnx.ModelProto) -> None:
     write(tmp_path / "tiny", model)
     with pytest.raises(ValueError, match="threshold_p"):
         write(tmp_path / "tiny", model, operating_point={**FACTS["operating_point"], "threshold_p": 1.5})
@@ -106,13 +109,13 @@ def test_a_failure_leaves_the_old_bundle_alone(tmp_path, model):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, model):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, model: onnx.ModelProto) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
         write(tmp_path / "file" / "tiny", model)
 
 
-def test_index_names_every_bundle_and_keeps_the_default(tmp_path, model):
+def test_index_names_every_bundle_and_keeps_the_default(tmp_path: Path, model: onnx.ModelProto) -> None:
     write(tmp_path / "tiny", model)
     write(tmp_path / "opnet", model, name="opnet")
     update_index(tmp_path)
@@ -128,7 +131,7 @@ def test_index_names_every_bundle_and_keeps_the_default(tmp_path, model):
     ("key", "value"),
     [("schema", 2), ("unknown", 1), ("default_file", "fp16"), ("parameters", "many")],
 )
-def test_a_manifest_of_another_kind_is_refused(tmp_path, model, key, value):
+def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, model: onnx.ModelProto, key: str, value: object) -> None:
     write(tmp_path / "tiny", model)
     path = tmp_path / "tiny" / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
@@ -163,21 +166,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def arguments(checkpoint, data_root, splits, cache, tmp_path) -> list[str]:
+def arguments(checkpoint: Path, data_root: Path, splits: Path, cache: Path, tmp_path: Path) -> list[str]:
     places = ["--data", str(data_root), "--cache", str(cache), "--splits", str(splits)]
     return ["export", str(checkpoint), "--name", "opnet", "--out", str(tmp_path / "opnet"), "--limit", "10",
             "--channels", "4", "--calibration-tiles", "16", *places]  # fmt: skip
 
 
 @pytest.fixture
-def command():
+def command() -> typer.Typer:
     from training import cli
 
     cli._register_further_commands()
     return cli.app
 
 
-def test_export_makes_a_bundle_that_flies(arguments, command, tmp_path):
+def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.Typer, tmp_path: Path) -> None:
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 0, done.output
     manifest = read_manifest(tmp_path / "opnet")
@@ -226,12 +229,16 @@ def test_export_makes_a_bundle_that_flies(arguments, command, tmp_path):
     assert done.exit_code == 0, done.output
     flown = json.loads((out / "evaluation-int8.json").read_text())["sets"][0]
     assert flown["set"] == "uav75"
-    assert flown["by_tile"]["recall"]["value"] == pytest.approx(manifest.metrics["uav75/val"].recall[0])
+    recall = manifest.metrics["uav75/val"].recall
+    assert recall is not None
+    assert flown["by_tile"]["recall"]["value"] == pytest.approx(recall[0])
     assert "uav75/val" in (out / "evaluation-fp32.md").read_text()
 
 
-def test_export_refuses_a_graph_that_judges_otherwise(arguments, command, tmp_path, monkeypatch):
-    def tampered(net: object) -> onnx.ModelProto:
+def test_export_refuses_a_graph_that_judges_otherwise(
+    arguments: list[str], command: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tampered(net: torch.nn.Module) -> onnx.ModelProto:
         model = to_onnx(net)
         head = next(item for item in model.graph.initializer if item.name.endswith("head.weight"))
         head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
@@ -245,11 +252,11 @@ def test_export_refuses_a_graph_that_judges_otherwise(arguments, command, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_refuses_8_bits_that_no_rounding_saves(arguments, command, tmp_path, monkeypatch):
-    original = pipeline.quantise
-
-    def spoiled(*given: object, **options: object) -> onnx.ModelProto:
-        model = original(*given, **options)
+def test_export_refuses_8_bits_that_no_rounding_saves(
+    arguments: list[str], command: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*given: Any, **options: Any) -> onnx.ModelProto:
+        model = quantise(*given, **options)
         for item in model.graph.initializer:
             if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 4:
                 item.CopyFrom(onnx.numpy_helper.from_array(np.zeros(item.dims, np.int8), item.name))
@@ -263,7 +270,7 @@ def test_export_refuses_8_bits_that_no_rounding_saves(arguments, command, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_checkpoint_is_one_line(command, tmp_path):
+def test_a_missing_checkpoint_is_one_line(command: typer.Typer, tmp_path: Path) -> None:
     for verb in ("export", "evaluate"):
         done = CliRunner().invoke(command, [verb, str(tmp_path / "none.pt")])
         assert done.exit_code == 1

@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match="no such checkpoint"):
         checkpoint.load(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(checkpoint.CheckpointError, match="best.pt"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"best\.pt"):
         checkpoint.load_model(path)
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
@@ -11,7 +14,7 @@ import torch
 from torch import nn
 
 from training.evaluation.evaluate import OnnxScorer, TorchScorer
-from training.export.onnx import ExportError, pad_channels, set_metadata, split_scaling, to_onnx
+from training.export.onnx import ExportError, Scaling, pad_channels, set_metadata, split_scaling, to_onnx
 from training.export.quantize import (
     METHODS,
     Histogram,
@@ -25,8 +28,11 @@ from training.export.quantize import (
 )
 from training.models import CellClassifier, create
 
+Quantised8 = tuple[onnx.ModelProto, Scaling, dict[str, Histogram], onnx.ModelProto, onnx.ModelProto]
+Tiles = npt.NDArray[np.uint8]
 
-def settled(name: str, tiles: np.ndarray, **options: object) -> CellClassifier:
+
+def settled(name: str, tiles: Tiles, **options: Any) -> CellClassifier:
     """A net with random weights whose batch normalisation has seen tiles, so that its activations are of a normal size."""
     torch.manual_seed(1)
     net = create(name, **options)
@@ -37,11 +43,12 @@ def settled(name: str, tiles: np.ndarray, **options: object) -> CellClassifier:
             net(torch.from_numpy(tiles).permute(0, 3, 1, 2))
         net.eval()
         logit, _ = net(torch.from_numpy(tiles).permute(0, 3, 1, 2))
+        assert net.head.bias is not None
         net.head.bias.sub_(logit.median())
     return net
 
 
-def concrete(count: int, seed: int = 0) -> np.ndarray:
+def concrete(count: int, seed: int = 0) -> Tiles:
     """Grey tiles of different brightness and grain, every second with a dark line."""
     rng = np.random.default_rng(seed)
     tiles = rng.normal(
@@ -66,21 +73,21 @@ def exported(opnet: CellClassifier) -> onnx.ModelProto:
     return to_onnx(opnet)
 
 
-def test_float_file_gives_the_logits_of_the_net(opnet, exported):
+def test_float_file_gives_the_logits_of_the_net(opnet: CellClassifier, exported: onnx.ModelProto) -> None:
     expected = TorchScorer(opnet).logits(TILES)
     assert expected.std() > 0.05
     np.testing.assert_allclose(OnnxScorer(exported).logits(TILES), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "options"), [("opnet-lse", {"lse_sharpness": 4.0}), ("mobilenetv2", {})])
-def test_other_nets_agree_too(name, options):
+def test_other_nets_agree_too(name: str, options: dict[str, Any]) -> None:
     net = settled(name, TILES[:6], **options)
     np.testing.assert_allclose(
         OnnxScorer(to_onnx(net)).logits(TILES[:4]), TorchScorer(net).logits(TILES[:4]), atol=1e-3
     )
 
 
-def test_input_is_bytes_of_any_batch_and_mean_of_cells_is_the_logit(exported):
+def test_input_is_bytes_of_any_batch_and_mean_of_cells_is_the_logit(exported: onnx.ModelProto) -> None:
     session = ort.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0]
     assert (given.name, given.type, given.shape[1:]) == ("tiles", "tensor(uint8)", [224, 224, 3])
@@ -91,11 +98,11 @@ def test_input_is_bytes_of_any_batch_and_mean_of_cells_is_the_logit(exported):
         np.testing.assert_allclose(cells.mean(axis=(1, 2)), logit, atol=1e-5)
 
 
-def test_batch_normalisation_is_folded(exported):
+def test_batch_normalisation_is_folded(exported: onnx.ModelProto) -> None:
     assert "BatchNormalization" not in {node.op_type for node in exported.graph.node}
 
 
-def test_scaling_is_cut_off_exactly(opnet, exported):
+def test_scaling_is_cut_off_exactly(opnet: CellClassifier, exported: onnx.ModelProto) -> None:
     core, scaling = split_scaling(exported)
     assert (scaling.mean, scaling.std) == (127, 64.0)
     session = ort.InferenceSession(core.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -106,12 +113,12 @@ def test_scaling_is_cut_off_exactly(opnet, exported):
 
 
 class _Scaled(nn.Module):
-    def __init__(self, mean: object, factor: float = 1 / 64) -> None:
+    def __init__(self, mean: Any, factor: float = 1 / 64) -> None:
         super().__init__()
         self.mean, self.factor = mean, factor
         self.head = nn.Conv2d(3, 1, 3)
 
-    def forward(self, tiles):
+    def forward(self, tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cells = self.head((tiles.float() - self.mean) * self.factor).squeeze(1)
         return cells.mean(dim=(1, 2)), cells
 
@@ -124,21 +131,21 @@ class _Scaled(nn.Module):
         (-300.0, "whole number"),
     ],
 )
-def test_scaling_that_bytes_cannot_carry_is_refused(mean, what):
+def test_scaling_that_bytes_cannot_carry_is_refused(mean: Any, what: str) -> None:
     with pytest.raises(ExportError, match=what):
         split_scaling(to_onnx(_Scaled(mean)))
 
 
-def test_a_net_that_cannot_be_traced_is_refused():
+def test_a_net_that_cannot_be_traced_is_refused() -> None:
     class Broken(nn.Module):
-        def forward(self, tiles):
+        def forward(self, _: torch.Tensor) -> None:
             raise ValueError("no such shape")
 
     with pytest.raises(ExportError, match="no such shape"):
         to_onnx(Broken())
 
 
-def test_the_fourth_byte_is_ignored(exported):
+def test_the_fourth_byte_is_ignored(exported: onnx.ModelProto) -> None:
     core, scaling = split_scaling(exported)
     core = preprocess(core)
     histograms = observe(core, scaling, TILES)
@@ -152,13 +159,13 @@ def test_the_fourth_byte_is_ignored(exported):
         )
 
 
-def test_padding_needs_one_first_convolution():
+def test_padding_needs_one_first_convolution() -> None:
     with pytest.raises(ExportError, match="one convolution"):
         pad_channels(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), 4)
 
 
 @pytest.fixture(scope="module")
-def quantised(exported):
+def quantised(exported: onnx.ModelProto) -> Quantised8:
     core, scaling = split_scaling(exported)
     core = preprocess(core)
     histograms = observe(core, scaling, TILES)
@@ -166,7 +173,9 @@ def quantised(exported):
     return core, scaling, histograms, plain, correct_biases(plain, core, scaling, TILES[:8])
 
 
-def test_8_bit_logits_are_near_the_float_ones_and_bias_correction_brings_them_nearer(opnet, quantised):
+def test_8_bit_logits_are_near_the_float_ones_and_bias_correction_brings_them_nearer(
+    opnet: CellClassifier, quantised: Quantised8
+) -> None:
     expected = TorchScorer(opnet).logits(TILES)
     *_, plain, corrected = quantised
     before = np.abs(OnnxScorer(plain).logits(TILES) - expected).mean()
@@ -175,7 +184,7 @@ def test_8_bit_logits_are_near_the_float_ones_and_bias_correction_brings_them_ne
     assert after < before
 
 
-def test_the_bytes_are_the_quantised_input(quantised):
+def test_the_bytes_are_the_quantised_input(quantised: Quantised8) -> None:
     model = quantised[-1]
     constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     first = next(node for node in model.graph.node if "tiles" in node.input)
@@ -188,7 +197,7 @@ def test_the_bytes_are_the_quantised_input(quantised):
     assert not {"Cast", "Sub", "Mul", "Div"} & {node.op_type for node in model.graph.node}
 
 
-def test_weights_have_7_bits_so_that_no_sum_of_two_products_saturates(quantised):
+def test_weights_have_7_bits_so_that_no_sum_of_two_products_saturates(quantised: Quantised8) -> None:
     model = quantised[-1]
     constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     weights = [value for value in constants.values() if value.dtype == np.int8 and value.ndim == 4]
@@ -197,7 +206,7 @@ def test_weights_have_7_bits_so_that_no_sum_of_two_products_saturates(quantised)
     assert np.iinfo(np.int16).max >= 2 * 255 * 64
 
 
-def test_the_head_stays_in_float_and_the_rest_does_not(quantised):
+def test_the_head_stays_in_float_and_the_rest_does_not(quantised: Quantised8) -> None:
     model = quantised[-1]
     quantised_outputs = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -206,7 +215,7 @@ def test_the_head_stays_in_float_and_the_rest_does_not(quantised):
     assert len(convolutions) == 5
 
 
-def test_layers_can_be_left_in_float_the_most_sensitive_first(quantised):
+def test_layers_can_be_left_in_float_the_most_sensitive_first(quantised: Quantised8) -> None:
     core, scaling, histograms, *_ = quantised
     order = sensitivities(core, scaling, histograms, TILES[:4], method=METHODS[0], channels=4)
     assert len(order) == 3
@@ -217,7 +226,7 @@ def test_layers_can_be_left_in_float_the_most_sensitive_first(quantised):
     assert len(weights) == 3
 
 
-def test_ranges_hold_zero_and_clip_only_tails():
+def test_ranges_hold_zero_and_clip_only_tails() -> None:
     counts = np.zeros(2048, dtype=np.int64)
     counts[:200] = 100_000
     counts[-1] = 1
@@ -233,7 +242,7 @@ def test_ranges_hold_zero_and_clip_only_tails():
         choose_range(outlier, Method("guess"))
 
 
-def test_metadata_is_replaced_not_doubled(exported):
+def test_metadata_is_replaced_not_doubled(exported: onnx.ModelProto) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(exported)
     set_metadata(model, {"a": "1", "b": "2"})
@@ -242,7 +251,7 @@ def test_metadata_is_replaced_not_doubled(exported):
     assert len(model.metadata_props) == 2
 
 
-def test_a_float_input_is_not_scored(exported):
+def test_a_float_input_is_not_scored(exported: onnx.ModelProto) -> None:
     core, _ = split_scaling(exported)
     with pytest.raises(ValueError, match="uint8"):
         OnnxScorer(core)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("torch", reason="needs the [training] extra")
@@ -9,7 +10,7 @@ from training.evaluation.threshold import Scored
 from training.export.parity import ParityError, compare, gate
 
 
-def scored(logits: np.ndarray) -> list[Scored]:
+def scored(logits: npt.NDArray[np.float64]) -> list[Scored]:
     labels = np.arange(len(logits)) % 2 == 0
     return [Scored("a", logits.astype(float), labels, ("x",) * len(logits), ("g",) * len(logits))]
 
@@ -36,7 +37,7 @@ def flipped(count: int, *, cracks: bool) -> list[Scored]:
         (scored(np.full(1000, np.nan)), False),
     ],
 )
-def test_gate(other, passes):
+def test_gate(other: list[Scored], passes: bool) -> None:
     agreement = compare(scored(BASE), other, ("torch", "int8"), 0.0)
     assert agreement.passed == passes
     if passes:
@@ -46,7 +47,7 @@ def test_gate(other, passes):
             gate([agreement])
 
 
-def test_recall_may_not_change_even_if_few_verdicts_do():
+def test_recall_may_not_change_even_if_few_verdicts_do() -> None:
     # 3 flips each way: recall and specificity stay, 99.4 % agree
     logits = BASE.copy()
     logits[:6] *= -1
@@ -55,6 +56,6 @@ def test_recall_may_not_change_even_if_few_verdicts_do():
     assert not agreement.passed
 
 
-def test_different_tiles_are_not_compared():
+def test_different_tiles_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same tiles"):
         compare(scored(BASE), scored(BASE[:10]), ("torch", "int8"), 0.0)

@@ -15,26 +15,26 @@ from training.evaluation.metrics import auprc, auroc, bootstrap_by_group, cloppe
 from training.evaluation.threshold import Scored
 
 
-def test_no_miss_in_2995_cracks_supports_999_per_mille():
+def test_no_miss_in_2995_cracks_supports_999_per_mille() -> None:
     low, high = clopper_pearson(2995, 2995)
     assert high == 1.0
     assert low >= 0.999
     assert clopper_pearson(2994, 2994)[0] < 0.999
 
 
-def test_12_misses_in_20000_support_999_per_mille_one_sided_and_13_do_not():
+def test_12_misses_in_20000_support_999_per_mille_one_sided_and_13_do_not() -> None:
     assert clopper_pearson(20000 - 12, 20000, confidence=0.90)[0] >= 0.999
     assert clopper_pearson(20000 - 13, 20000, confidence=0.90)[0] < 0.999
 
 
-def test_clopper_pearson_known_value():
+def test_clopper_pearson_known_value() -> None:
     # Clopper and Pearson's table: 8 of 10 at 95 %
     low, high = clopper_pearson(8, 10)
     assert low == pytest.approx(0.4439, abs=1e-4)
     assert high == pytest.approx(0.9748, abs=1e-4)
 
 
-def test_nothing_measured_says_nothing():
+def test_nothing_measured_says_nothing() -> None:
     assert clopper_pearson(0, 0) == (0.0, 1.0)
     assert np.isnan(rate(0, 0).value)
     with pytest.raises(ValueError, match="hits"):
@@ -42,14 +42,14 @@ def test_nothing_measured_says_nothing():
 
 
 @given(st.integers(1, 300).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
-def test_interval_holds_the_rate(case):
+def test_interval_holds_the_rate(case: tuple[int, int]) -> None:
     hits, total = case
     found = rate(hits, total)
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_areas_agree_with_scikit_learn(seed):
+def test_areas_agree_with_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.random(60) < 0.4
     labels[:2] = True, False
@@ -66,12 +66,12 @@ def test_areas_agree_with_scikit_learn(seed):
     assert f1(verdicts, labels)(weights) == pytest.approx(expected)
 
 
-def test_areas_of_one_class_are_undefined():
+def test_areas_of_one_class_are_undefined() -> None:
     assert np.isnan(auroc(np.array([1.0, 2.0]), np.array([True, True])))
     assert np.isnan(auprc(np.array([1.0, 2.0]), np.array([False, False])))
 
 
-def test_bootstrap_draws_photographs_not_tiles():
+def test_bootstrap_draws_photographs_not_tiles() -> None:
     # 10 photographs of 100 tiles, each wholly right or wholly wrong: as uncertain as 10 tiles, not as 1,000
     groups = [f"photo {i // 100}" for i in range(1000)]
     right = np.array([i // 100 < 8 for i in range(1000)])
@@ -82,7 +82,7 @@ def test_bootstrap_draws_photographs_not_tiles():
     assert by_photograph.high - by_photograph.low > 5 * (by_tile.high - by_tile.low)
 
 
-def test_bootstrap_repeats_with_its_seed():
+def test_bootstrap_repeats_with_its_seed() -> None:
     right = np.arange(50) % 3 > 0
     groups = [str(i % 12) for i in range(50)]
     everything = np.ones(50, dtype=bool)
@@ -90,13 +90,13 @@ def test_bootstrap_repeats_with_its_seed():
     assert first == second
 
 
-def test_one_photograph_gives_no_interval():
+def test_one_photograph_gives_no_interval() -> None:
     found = bootstrap_by_group(share(np.array([True, False]), np.array([True, True])), ["a", "a"])
     assert found.value == 0.5
     assert np.isnan(found.low)
 
 
-def test_measure_counts_by_hand():
+def test_measure_counts_by_hand() -> None:
     logits = np.array([2.0, 1.0, -1.0, -2.0, 0.5, -3.0])
     labels = np.array([True, True, True, False, False, False])
     kinds = ["crack", "crack", "crack", "joint", "joint", "plain"]
@@ -109,7 +109,7 @@ def test_measure_counts_by_hand():
     assert found.n_groups == 3
 
 
-def test_a_set_of_cracks_alone_has_no_specificity():
+def test_a_set_of_cracks_alone_has_no_specificity() -> None:
     found = measure(np.array([1.0, -1.0]), np.array([True, True]), ["a", "b"], ["crack"] * 2, 0.0, resamples=20)
     assert set(found.by_tile) == {"recall"}
     assert set(found.by_group) == {"recall"}
@@ -124,7 +124,7 @@ def _logistic_set(temperature: float, bias: float, seed: int = 0, tiles: int = 3
     )
 
 
-def test_calibration_finds_the_temperature_and_bias_that_were_put_in():
+def test_calibration_finds_the_temperature_and_bias_that_were_put_in() -> None:
     scored = _logistic_set(3.0, 0.7)
     temperature, bias = fit(scored.logits, scored.labels, np.ones(len(scored.labels)))
     assert temperature == pytest.approx(3.0, rel=0.15)
@@ -134,7 +134,7 @@ def test_calibration_finds_the_temperature_and_bias_that_were_put_in():
     assert found.nll_after < found.nll_before
 
 
-def test_calibration_that_does_not_help_is_not_kept():
+def test_calibration_that_does_not_help_is_not_kept() -> None:
     rng = np.random.default_rng(1)
     # what is learnt on few tiles of noise does not hold on others
     scored = Scored("s", rng.normal(0, 0.02, 12), np.arange(12) % 2 == 0, ("crack",) * 12, tuple("abcdefghijkl"))
@@ -144,7 +144,7 @@ def test_calibration_that_does_not_help_is_not_kept():
     assert found.nll_after >= found.nll_before
 
 
-def test_classes_weigh_the_same_whatever_the_sets_hold():
+def test_classes_weigh_the_same_whatever_the_sets_hold() -> None:
     many = Scored("many", np.zeros(90), np.arange(90) < 10, ("x",) * 90, ("g",) * 90)
     few = Scored("few", np.zeros(5), np.ones(5, dtype=bool), ("x",) * 5, ("g",) * 5)
     weights = balanced_weights([many, few])
@@ -153,7 +153,7 @@ def test_classes_weigh_the_same_whatever_the_sets_hold():
     assert weights[90:].sum() == pytest.approx(0.5)
 
 
-def test_reliability_of_a_perfect_forecast_is_the_diagonal():
+def test_reliability_of_a_perfect_forecast_is_the_diagonal() -> None:
     p = np.repeat([0.05, 0.95], 100)
     labels = np.concatenate([np.arange(100) < 5, np.arange(100) < 95])
     bins = reliability(p, labels, np.ones(200))

@@ -36,12 +36,14 @@ def worst_share(items: list[Scored], threshold: float) -> float:
                 of = item.of_kind(bar.kind)
                 right = (item.logits[of] >= threshold) == item.labels[of]
                 shares.append((1 - right.mean()) / (1 - bar.wanted))
-    return max(shares)
+    return float(max(shares))
 
 
 @given(sets, st.floats(-25, 25))
 @settings(deadline=None)
-def test_no_other_threshold_has_a_smaller_worst_share(values, other):
+def test_no_other_threshold_has_a_smaller_worst_share(
+    values: tuple[list[float], list[float], list[float], list[float]], other: float
+) -> None:
     items = [scored("a", values[0], values[1]), scored("b", values[2], values[3])]
     everything = np.concatenate([item.logits for item in items])
     if len(np.unique(everything)) < 2:
@@ -55,7 +57,9 @@ def test_no_other_threshold_has_a_smaller_worst_share(values, other):
 
 @given(sets, st.floats(-3, 3))
 @settings(deadline=None)
-def test_a_shift_of_all_logits_shifts_the_threshold(values, shift):
+def test_a_shift_of_all_logits_shifts_the_threshold(
+    values: tuple[list[float], list[float], list[float], list[float]], shift: float
+) -> None:
     rounded = [[round(v, 2) for v in part] for part in values]
     items = [scored("a", rounded[0], rounded[1]), scored("b", rounded[2], rounded[3])]
     if len(np.unique(np.concatenate([item.logits for item in items]))) < 2:
@@ -65,14 +69,14 @@ def test_a_shift_of_all_logits_shifts_the_threshold(values, shift):
     assert second.worst.used == pytest.approx(first.worst.used, abs=SLACK)
 
 
-def test_what_can_be_separated_is_separated_in_the_middle_of_the_gap():
+def test_what_can_be_separated_is_separated_in_the_middle_of_the_gap() -> None:
     chosen = choose([scored("a", [3.0, 4.0], [-5.0, 1.0])], BARS[:2])
     assert chosen.threshold_logit == pytest.approx(2.0)
     assert chosen.worst.used == 0.0
     assert chosen.gap == pytest.approx(2.0)
 
 
-def test_no_set_pays_for_another():
+def test_no_set_pays_for_another() -> None:
     # set a alone would be best served at 0, but then every sound tile of b were called a crack
     a = scored("a", [1.0] * 10, [-1.0] * 10)
     b = scored("b", [5.0] * 10, [0.5] * 10)
@@ -82,7 +86,7 @@ def test_no_set_pays_for_another():
     assert 0.5 < chosen.threshold_logit < 1.0
 
 
-def test_a_set_scored_twice_counts_twice_and_the_card_shows_the_worse():
+def test_a_set_scored_twice_counts_twice_and_the_card_shows_the_worse() -> None:
     good = scored("a", [2.0, 2.0], [0.0, 0.0])
     worse = scored("a", [2.0, 0.5], [0.0, 1.0])
     chosen = choose([good, worse], BARS[:2])
@@ -92,7 +96,7 @@ def test_a_set_scored_twice_counts_twice_and_the_card_shows_the_worse():
     assert max(result.used for result in by_bar.values()) == chosen.worst.used
 
 
-def test_of_equally_good_thresholds_one_is_taken_on_which_the_files_agree():
+def test_of_equally_good_thresholds_one_is_taken_on_which_the_files_agree() -> None:
     # both files separate the tiles at 0.2 to 1.0; the second rounds one crack from 5.0 to 0.9
     as_float = scored("a", [1.0, 5.0, 6.0], [-1.0, 0.2])
     as_int8 = scored("a", [1.0, 0.9, 6.0], [-1.0, 0.2])
@@ -101,7 +105,7 @@ def test_of_equally_good_thresholds_one_is_taken_on_which_the_files_agree():
     assert np.array_equal(as_float.logits >= chosen.threshold_logit, as_int8.logits >= chosen.threshold_logit)
 
 
-def test_a_dearer_bar_pulls_the_threshold_to_its_side():
+def test_a_dearer_bar_pulls_the_threshold_to_its_side() -> None:
     item = scored("a", [0.0, 1.0, 2.0, 3.0], [0.5, -1.0, -2.0, 1.5])
     recall_dear = choose([item], [Bar("a", "recall", 0.9, weight=5.0), Bar("a", "specificity", 0.9)])
     assert rates_at(item, recall_dear.threshold_logit)["recall"] == 1.0
@@ -118,12 +122,12 @@ def test_a_dearer_bar_pulls_the_threshold_to_its_side():
         ([scored("a", [float("nan")], [1.0])], "not finite"),
     ],
 )
-def test_nonsense_is_refused(items, what):
+def test_nonsense_is_refused(items: list[Scored], what: str) -> None:
     with pytest.raises(ThresholdError, match=what):
         choose(items, BARS)
 
 
-def test_a_bar_of_one_is_refused():
+def test_a_bar_of_one_is_refused() -> None:
     with pytest.raises(ThresholdError, match="between 0 and 1"):
         Bar("a", "recall", 1.0)
 
@@ -131,7 +135,9 @@ def test_a_bar_of_one_is_refused():
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.lists(st.floats(-10, 10), max_size=40), st.floats(0.05, 1)
 )
-def test_wanted_recall_is_reached_and_no_higher_threshold_reaches_it(cracks, sound, wanted):
+def test_wanted_recall_is_reached_and_no_higher_threshold_reaches_it(
+    cracks: list[float], sound: list[float], wanted: float
+) -> None:
     item = scored("a", cracks, sound)
     threshold = for_recall(item.logits, item.labels, wanted)
     kept = np.asarray(cracks)
@@ -140,18 +146,18 @@ def test_wanted_recall_is_reached_and_no_higher_threshold_reaches_it(cracks, sou
     assert (kept > higher).mean() < wanted
 
 
-def test_recall_of_nothing_is_refused():
+def test_recall_of_nothing_is_refused() -> None:
     with pytest.raises(ThresholdError, match="no crack"):
         for_recall(np.array([1.0]), np.array([False]), 0.9)
 
 
-def test_every_bundle_has_bars_on_the_validation_sets():
+def test_every_bundle_has_bars_on_the_validation_sets() -> None:
     small, large = bars_for("opnet-lse"), bars_for("mobilenetv2")
     assert {(bar.set, bar.kind) for bar in small} == {(bar.set, bar.kind) for bar in large}
     assert all(a.wanted <= b.wanted for a, b in zip(small, large, strict=True))
 
 
-def test_external_sets_are_never_validation():
+def test_external_sets_are_never_validation() -> None:
     for name, split in parse_sets([]):
         assert (role_of(name, split) == "external") == name.endswith("-external")
     assert parse_sets(["uav75"]) == [("uav75", "val")]

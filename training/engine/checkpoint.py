@@ -19,14 +19,19 @@ generators.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from training.models import CellClassifier, create
 
 FORMAT: Final = 1
+
+_NUMBERS: Final = [np.float64, np.dtype, np.dtypes.Float64DType, np.float64(0).__reduce__()[0]]
+"""A history may hold numpy's numbers."""
 
 
 class CheckpointError(Exception):
@@ -49,9 +54,10 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
     return content

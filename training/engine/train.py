@@ -309,7 +309,7 @@ class _Meter:
         self._steps += 1
 
     def row(self) -> dict[str, float]:
-        main, cells, data_s, compute_s, tiles = self._sums
+        main, cells, data_s, compute_s, tiles = self._sums.tolist()
         steps = max(1, self._steps)
         return {
             "loss": round(main / steps, 4),

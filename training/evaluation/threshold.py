@@ -212,7 +212,7 @@ def _disagreements(scored: Sequence[Scored], thresholds: npt.NDArray[np.float64]
             a, b = first.logits >= threshold, item.logits >= threshold
             found[index] += int((a != b).sum())
             net[index] += int(a[item.labels].sum()) - int(b[item.labels].sum())
-    return found + 2 * np.abs(net)
+    return np.asarray(found + 2 * np.abs(net), dtype=np.int64)
 
 
 def _rate(item: Scored, kind: str, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

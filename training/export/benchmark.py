@@ -13,7 +13,7 @@ from training.evaluation.evaluate import session_options
 
 
 def interleaved_s(
-    models: Mapping[str, onnx.ModelProto], *, batches: Sequence[int] = (1, 8), rounds: int = 20, seed: int = 0
+    models: Mapping[str, onnx.ModelProto], *, batches: Sequence[int] = (1, 8), rounds: int = 12, seed: int = 0
 ) -> dict[int, dict[str, float]]:
     """Median time per tile (s) on one thread, all models in turn in every round, by batch size.
 
