@@ -21,6 +21,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -87,10 +87,13 @@ def test_a_refusal_is_an_event_with_every_reason() -> None:
 
 def test_the_valve_is_switched_off_at_the_start_and_at_the_exit() -> None:
     said: list[str] = []
-    clock = ManualClock(NOW)
-    sprayer = DryRunSprayer(clock)
-    sprayer.off = said.append  # type: ignore[method-assign]
-    marker = Marker(settings(), sprayer, Ledger())
+
+    class Telling(DryRunSprayer):
+        def off(self, reason: str) -> None:
+            said.append(reason)
+            super().off(reason)
+
+    marker = Marker(settings(), Telling(ManualClock(NOW)), Ledger())
     assert said == ["start"]
     marker.close(NOW)
     assert said[-1] == "close"

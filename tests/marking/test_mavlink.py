@@ -66,7 +66,12 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
 
 def result_of(sprayer: MavlinkSprayer) -> SprayResult:
     found: list[SprayResult] = []
-    wait_for(lambda: found.extend(sprayer.results()) or found)
+
+    def ask() -> bool:
+        found.extend(sprayer.results())
+        return bool(found)
+
+    wait_for(ask)
     return found[0]
 
 
