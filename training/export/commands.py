@@ -32,7 +32,7 @@ def export_command(
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0.1.0",
     channels: Annotated[
         int, typer.Option(help="Input channels of the 8-bit file: 3, 4, or 0 for the faster one here.")
-    ] = 0,
+    ] = 4,
     calibration_tiles: Annotated[int, typer.Option(min=8, help="Training tiles that set the 8-bit ranges.")] = 320,
     limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set, for trials.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime and PyTorch.")] = 1,
