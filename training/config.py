@@ -24,6 +24,7 @@ class ModelConfig(Strict):
 
     name: str = Field(description="a name of training.models.MODELS")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
+    init: Path | None = Field(default=None, description="checkpoint of the same network to start from")
 
 
 class DataConfig(Strict):

@@ -13,6 +13,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +112,10 @@ class GuardProcess:
 def child_environment() -> dict[str, str]:
     """The environment of a child that must find this very package."""
     folder = str(Path(drone_agent.__file__).parent.parent)
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    # lgpio keeps a file in its working folder and fails where that is read-only, as a service's is
+    scratch = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or tempfile.gettempdir()
+    return {"LG_WD": scratch} | os.environ | {"PYTHONPATH": path}
 
 
 def guard_task(settings: MarkingSettings) -> dict[str, Any]:

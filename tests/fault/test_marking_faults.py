@@ -58,7 +58,7 @@ def now() -> int:
 class InFlight:
     """A marker that has just given an order, with everything right."""
 
-    def __init__(self, sprayer: Any, settings: MarkingSettings, state: Callable[[], VehicleState]) -> None:
+    def __init__(self, sprayer: Any, settings: MarkingSettings, state: Callable[[int], VehicleState]) -> None:
         self.events: list[Event] = []
         self.state = state
         self.sprayer = sprayer
@@ -69,10 +69,11 @@ class InFlight:
         place = replace(scene.sighting(t).place, along=cell * 0.05, cell=(cell, 57))
         # 0.25 s before the opening
         before = scene.where(t, along_m=place.along - 0.3 * (0.25 + 0.04 + 0.225 + 2 / 12))
-        return self.marker.consider(t, scene.sighting(t, place=place), self.state(), before)
+        return self.marker.consider(t, scene.sighting(t, place=place), self.state(t), before)
 
     def tick(self) -> list[Any]:
-        return self.marker.tick(now(), self.state())
+        t = now()
+        return self.marker.tick(t, self.state(t))
 
     def said(self) -> str:
         return " ".join(str(event.data.get("reason")) for event in self.events if event.kind == "valve_off")
@@ -86,7 +87,7 @@ def valve() -> RecordingValve:
 @pytest.fixture
 def guarded(valve: RecordingValve) -> Iterator[InFlight]:
     sprayer = GuardedSprayer(GuardClient(ThreadGuard(valve), GUARD, CLOCK), "trace", paints=False)
-    made = InFlight(sprayer, scene.settings(guard=GUARD, budget=LONG), lambda: scene.vehicle(now()))
+    made = InFlight(sprayer, scene.settings(guard=GUARD, budget=LONG), scene.vehicle)
     yield made
     made.marker.close(now())
 
@@ -109,11 +110,11 @@ def flown(autopilot: FakeAutopilot) -> Iterator[InFlight]:
         lead=LeadSettings(max_impact_sigma_m=1.0),
     )
     sprayer = build_sprayer(settings, CLOCK, link)
-    made = InFlight(sprayer, settings, lambda: link.vehicle(now()))
+    made = InFlight(sprayer, settings, link.vehicle)
     link.on_change(made.marker.interrupt)
 
     def all_known() -> bool:
-        state = made.state()
+        state = made.state(now())
         known = (state.pose_age_ns, state.rc_age_ns, state.ekf_age_ns, state.range_age_ns, state.fix_type, state.geo)
         made.tick()
         return None not in known and bool(state.armed) and sprayer._evidence.latest() is not None  # type: ignore[attr-defined]
@@ -156,7 +157,7 @@ def test_an_open_valve_closes_when_the_state_of_the_vehicle_says_so(
     guarded: InFlight, valve: RecordingValve, change: dict[str, Any], reason: str
 ) -> None:
     spray_until_open(guarded, lambda: valve.is_open)
-    guarded.state = lambda: scene.vehicle(now(), **change)
+    guarded.state = lambda t: scene.vehicle(t, **change)
     guarded.tick()
     wait_for(lambda: not valve.is_open)
     (_, _), (closed, _) = valve.edges
@@ -213,7 +214,7 @@ def test_a_restarted_autopilot_is_asked_anew_and_switched_off(flown: InFlight, a
     autopilot.relays_on = 0b1  # a relay whose default is on
     wait_for(lambda: not autopilot.relay_is_on(0))
     wait_for(lambda: flown.tick() or "autopilot restart" in flown.said())
-    wait_for(lambda: flown.state().pose_age_ns is not None)
+    wait_for(lambda: flown.state(now()).pose_age_ns is not None)
 
 
 def test_a_stepped_clock_of_the_day_changes_nothing(
@@ -246,7 +247,7 @@ def test_a_full_disk_stops_orders_and_closes_nothing_late(valve: RecordingValve)
         if full["yes"]:
             raise FlightLogError("No space left on device")
 
-    flight = InFlight(sprayer, scene.settings(guard=GUARD, budget=LONG), lambda: scene.vehicle(now()))
+    flight = InFlight(sprayer, scene.settings(guard=GUARD, budget=LONG), scene.vehicle)
     flight.marker = Marker(scene.settings(guard=GUARD, budget=LONG), sprayer, Ledger(), record)
     spray_until_open(flight, lambda: valve.is_open)
     full["yes"] = True
@@ -270,7 +271,7 @@ def test_a_valve_that_reads_stuck_open_ends_the_marking_for_this_flight(
 ) -> None:
     spray_until_open(guarded, lambda: valve.is_open)
     valve.stuck_open = True
-    wait_for(lambda: guarded.tick())
+    wait_for(guarded.tick)
     wait_for(lambda: guarded.sprayer.fault is not None)
     refusal = guarded.sight(120)
     assert isinstance(refusal, Refusal)

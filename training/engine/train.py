@@ -79,6 +79,8 @@ class Trainer:
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
         self.model = create(config.model.name, **config.model.options).to(memory_format=torch.channels_last)
+        if config.model.init is not None:
+            self.model.load_state_dict(checkpoint.load_model(config.model.init).state_dict())
         self.auxiliary = nn.Conv2d(self.model.channels, 1, kernel_size=1)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(requires_grad=False)
         self.optimiser = self._make_optimiser()
@@ -285,7 +287,7 @@ class Trainer:
             CheckpointError: there is none, or it was written with another configuration.
         """
         content = checkpoint.load(self.folder / "last.pt")
-        if content["config"] != self.config.model_dump(mode="json"):
+        if TrainConfig.model_validate(content["config"]) != self.config:
             raise checkpoint.CheckpointError(
                 f"{self.folder / 'last.pt'}: written with another configuration; start anew"
             )
