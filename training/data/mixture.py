@@ -52,7 +52,7 @@ class Recipe:
 
 RECIPES: Final[dict[str, Recipe]] = {
     # beyond 1 the photograph is mirrored at its border: METU's cracks are much wider than those a drone sees
-    "metu-ccic": Recipe({"crack": 0.5, "plain": 0.5}, (0.6, 1.9), whole=True),
+    "metu-ccic": Recipe({"crack": 0.5, "plain": 0.5}, (0.75, 1.9), whole=True),
     "uav75": Recipe({"crack": 0.5, "joint": 0.3, "plain": 0.2}, (0.60, 1.60)),
     "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.3)),
     "uavcrack": Recipe({"crack": 0.7, "plain": 0.3}, (0.65, 1.4)),

@@ -154,6 +154,7 @@ class Trainer:
             num_workers=self.config.data.workers,
             prefetch_factor=4 if self.config.data.workers else None,
             worker_init_fn=_quiet_worker,
+            generator=torch.Generator(),  # else each loader takes a number from the generator that dropout uses
         )
         meter = _Meter()
         before = time.monotonic()
