@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.config import ConfigError, load_config
+from training.config import load_config
 from training.engine.memory import keep_freed_memory
+from training.errors import TrainingError
 
 app = typer.Typer(help="Train, evaluate and export the models that fly.", no_args_is_help=True, add_completion=False)
 console = Console()
@@ -77,11 +78,9 @@ def _register_further_commands() -> None:
 
 def main() -> None:
     """Run the command line; expected errors become one line and exit code 2."""
-    from training.data.sources import DataError
-
     _register_further_commands()
     try:
         app()
-    except (ConfigError, DataError) as error:
+    except TrainingError as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True)
         sys.exit(2)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training.errors import ConfigError
 
-class ConfigError(Exception):
-    """The configuration is wrong; the message names the file, the key, and what is allowed."""
+__all__ = ["ConfigError", "TrainConfig", "load_config"]
 
 
 class Strict(BaseModel):

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from drone_agent.vision.preprocess import read_image
+
 pytest.importorskip("torch", reason="needs the [training] extra")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,8 +34,8 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.line(cracked, (int(rng.integers(40, 180)), 0), (int(rng.integers(40, 180)), 226), (30, 30, 30), 6)
         write_picture(root / f"metu-ccic/Positive/{index:05d}.jpg", cracked)
         write_picture(root / f"metu-ccic/Negative/{index:05d}.jpg", texture(rng, 227))
-    twin = cv2.imread(str(root / "metu-ccic/Positive/00000.jpg"))
-    write_picture(root / "metu-ccic/Positive/00100.jpg", cv2.flip(twin, 1))
+    twin = read_image(root / "metu-ccic/Positive/00000.jpg")
+    write_picture(root / "metu-ccic/Positive/00100.jpg", np.ascontiguousarray(twin[:, ::-1]))
     for part, count in (("train", 3), ("val", 2)):
         for index in range(count):
             image, mask = texture(rng, 512), np.zeros((512, 512), np.uint8)

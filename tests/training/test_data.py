@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from tests.training.conftest import texture
-from training.data.augment import Appearance, View, cut, cut_mask
+from training.data.augment import Appearance, Preset, View, cut, cut_mask
 from training.data.cache import fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
 from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
-from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, DataError, get_source
+from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source
 from training.data.synthetic import draw
 from training.data.tiles import kind_of, label_of
+from training.errors import DataError
 
 pytestmark = pytest.mark.training
 
@@ -101,7 +102,8 @@ def test_picture_and_mask_are_cut_alike() -> None:
     cv2.circle(mask, (150, 90), 30, CRACK, -1)
     image = np.repeat(mask[:, :, None], 3, axis=2)
     for _ in range(20):
-        view = View(*rng.uniform(100, 150, 2), rng.uniform(90, 250), rng.uniform(0, 6), bool(rng.integers(2)), 1.1)
+        x, y, side_px = rng.uniform(100, 150), rng.uniform(100, 150), rng.uniform(90, 250)
+        view = View(x, y, side_px, angle_rad=rng.uniform(0, 6), mirrored=bool(rng.integers(2)), stretch=1.1)
         pixels, marked = cut(image, view, 128)[:, :, 0] > 127, cut_mask(mask, view, 128) == CRACK
         assert (pixels ^ marked).mean() < 0.01
 
@@ -114,7 +116,7 @@ def test_zoomed_view_enlarges_about_its_centre() -> None:
 
 
 @pytest.mark.parametrize("preset", ["published", "field"])
-def test_appearance_keeps_shape_and_type_and_repeats_with_the_seed(preset: str) -> None:
+def test_appearance_keeps_shape_and_type_and_repeats_with_the_seed(preset: Preset) -> None:
     tile = texture(np.random.default_rng(3), 96)
     vary = Appearance(preset, seed=1)
     first = [vary(tile, np.random.default_rng(seed)) for seed in range(40)]

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
-from training.config import ConfigError, TrainConfig, load_config
+from training.config import ConfigError, StageConfig, TrainConfig, load_config
 from training.data.mixture import UNKNOWN_CELLS
 from training.data.sources import CRACK
 from training.engine import checkpoint
@@ -22,6 +23,27 @@ pytestmark = pytest.mark.training
 
 class Killed(Exception):
     """Stands for a pulled plug."""
+
+
+class DyingTrainer(Trainer):
+    """Writes its state after every step and dies before the sixth."""
+
+    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> tuple[float, float]:
+        if self.progress.step == 5:
+            raise Killed
+        self._last_saved = -math.inf
+        return super()._step(stage, batch)
+
+
+class ListeningTrainer(Trainer):
+    """Keeps the loss of each step."""
+
+    losses: list[float]
+
+    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> tuple[float, float]:
+        losses = super()._step(stage, batch)
+        self.losses.append(losses[0])
+        return losses
 
 
 def small_config(data_root: Path, splits: Path, cache: Path, **changes: object) -> TrainConfig:
@@ -56,16 +78,7 @@ def test_a_killed_run_goes_on_to_exactly_the_same_weights(config: TrainConfig, t
     straight = Trainer(config, Path("x.yaml"), tmp_path / "straight")
     straight.run()
 
-    killed = Trainer(config, Path("x.yaml"), tmp_path / "killed")
-    killed._last_saved = -math.inf  # every step is written, the fifth is the last
-
-    def die_at_step_five(stage: object, batch: dict[str, torch.Tensor], step=killed._step) -> tuple[float, float]:
-        if killed.progress.step == 5:
-            raise Killed
-        killed._last_saved = -math.inf
-        return step(stage, batch)
-
-    killed._step = die_at_step_five
+    killed = DyingTrainer(config, Path("x.yaml"), tmp_path / "killed")
     with pytest.raises(Killed):
         killed.run()
     resumed = Trainer(config, Path("x.yaml"), tmp_path / "killed")
@@ -98,12 +111,10 @@ def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(config: Tra
 def test_training_moves_the_loss_off_chance(data_root: Path, splits: Path, cache: Path, tmp_path: Path) -> None:
     stage = {"name": "only", "px": 64, "steps": 40, "batch": 8, "lr": 3e-3, "warmup": 2, "preset": "none"}
     config = small_config(data_root, splits, cache, stages=[stage | {"sources": {"metu-ccic": 1}}])
-    trainer = Trainer(config, Path("x.yaml"), tmp_path)
-    losses: list[float] = []
-    step = trainer._step
-    trainer._step = lambda stage, batch: losses.append(step(stage, batch)[0]) or (losses[-1], 0.0)
+    trainer = ListeningTrainer(config, Path("x.yaml"), tmp_path)
+    trainer.losses = []
     trainer.run()
-    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+    assert np.mean(trainer.losses[-8:]) < 0.8 * np.mean(trainer.losses[:8])
 
 
 def test_resuming_with_another_configuration_is_refused(config: TrainConfig, tmp_path: Path) -> None:

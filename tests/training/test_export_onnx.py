@@ -206,6 +206,13 @@ def test_weights_have_7_bits_so_that_no_sum_of_two_products_saturates(quantised:
     assert np.iinfo(np.int16).max >= 2 * 255 * 64
 
 
+def test_an_older_runtime_is_not_put_off_by_operator_sets_that_nobody_uses(
+    exported: onnx.ModelProto, quantised: Quantised8
+) -> None:
+    for model in (exported, quantised[-1]):
+        assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+
+
 def test_the_head_stays_in_float_and_the_rest_does_not(quantised: Quantised8) -> None:
     model = quantised[-1]
     quantised_outputs = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}

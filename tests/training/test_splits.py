@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY, texture
 from training.data.cache import load_photographs
-from training.data.sources import SOURCES, DataError
+from training.data.sources import SOURCES
 from training.data.splits import SplitRow, make_split, read_split, write_split
 from training.data.twins import connected, twin_pairs
+from training.errors import DataError
 
 pytestmark = pytest.mark.training
 
@@ -62,7 +64,7 @@ def test_twins_are_found_mirrored_turned_and_encoded_again(symmetry: int) -> Non
     version = np.rot90(pictures[2], symmetry % 4)
     version = np.ascontiguousarray(version[:, ::-1] if symmetry >= 4 else version)
     _, jpeg = cv2.imencode(".jpg", version, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    pictures.append(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+    pictures.append(read_image(jpeg.tobytes()))
     assert twin_pairs(np.stack(pictures)) == [(2, 6)]
 
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import read_image
-from training.data.sources import Archive, DataError, Item, Source, read_mask
+from training.data.sources import Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import draw
+from training.errors import DataError
 
 log = logging.getLogger(__name__)
 

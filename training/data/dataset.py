@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import to_tile
 from training.data.cache import Photographs, load_photographs
-from training.data.sources import CRACK, DataError, get_source
+from training.data.sources import CRACK, get_source
 from training.data.splits import indices_of, read_split
 from training.data.tiles import kind_of
+from training.errors import DataError
 
 TILE_PX: Final = 224
 SPLITS_FOLDER: Final = Path("config/training/splits")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import read_image
+from training.errors import DataError as DataError  # noqa: PLC0414 - also known from here
 
 CRACK: Final = 255
 """Mask value: crack."""
@@ -28,10 +29,6 @@ BOX: Final = 128
 _PICTURES: Final = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 Role = Literal["train", "external"]
-
-
-class DataError(Exception):
-    """A data set is absent, not laid out as expected, or used for what it must not be used for."""
 
 
 class Archive:

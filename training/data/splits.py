@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from training.data.cache import Photographs
-from training.data.sources import DataError, Item
+from training.data.sources import Item
 from training.data.twins import connected, twin_pairs
+from training.errors import DataError
 
 SPLITS: Final = ("train", "val", "test")
 SHARES: Final = (0.70, 0.15, 0.15)

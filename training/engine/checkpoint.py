@@ -26,16 +26,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from training.errors import CheckpointError
 from training.models import CellClassifier, create
+
+__all__ = ["CheckpointError", "load", "load_model", "save"]
 
 FORMAT: Final = 1
 
-_NUMBERS: Final = [np.float64, np.dtype, np.dtypes.Float64DType, np.float64(0).__reduce__()[0]]
+_NUMBERS: Final[list[Any]] = [np.float64, np.dtype, np.dtypes.Float64DType, np.float64(0).__reduce__()[0]]
 """A history may hold numpy's numbers."""
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be read or is not what it should be."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -57,7 +56,7 @@ def load(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
     return content

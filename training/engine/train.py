@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,11 @@ from training.data.sources import SOURCES
 from training.engine import checkpoint
 from training.engine.losses import cell_loss, cell_targets, tile_loss
 from training.engine.validation import criterion, validate
+from training.errors import CheckpointError
 from training.models import create
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +92,12 @@ class Trainer:
         self._samplers = self._open_sources()
         self._validation = self._open_validation()
         self._last_saved = time.monotonic()
+        self._board = self._open_board() if config.tensorboard else None
+
+    def _open_board(self) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, seldom wanted
+
+        return SummaryWriter(str(self.folder / "tensorboard"))
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
         """Decay only the weights of convolutions; the head learns at the full rate."""
@@ -247,6 +257,11 @@ class Trainer:
         self.progress.history.append(row)
         _write_history(self.folder / "history.csv", self.progress.history)
         self._report(" ".join(f"{key}={value}" for key, value in row.items()))
+        if self._board is not None:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(key, value, self.progress.step)
+            self._board.flush()
         if row["criterion"] > self.progress.best:
             self.progress.best = row["criterion"]
             checkpoint.save(self.folder / "best.pt", self._exportable())
@@ -289,9 +304,7 @@ class Trainer:
         """
         content = checkpoint.load(self.folder / "last.pt")
         if TrainConfig.model_validate(content["config"]) != self.config:
-            raise checkpoint.CheckpointError(
-                f"{self.folder / 'last.pt'}: written with another configuration; start anew"
-            )
+            raise CheckpointError(f"{self.folder / 'last.pt'}: written with another configuration; start anew")
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])

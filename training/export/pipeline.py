@@ -291,19 +291,18 @@ def quantise_until_it_agrees(
         (ranked[0], 0.0),
         (ranked[1], 0.0),
         (ranked[0], 0.06),
-        (ranked[0], 0.15),
-        (ranked[0], 0.3),
+        (ranked[0], 0.2),
     ]:
         if keep_share and not kept:
             with step("sensitivity of the layers", 1) as advance:
                 kept = sensitivities(
-                    core, scaling, histograms, check[:24], method=method, channels=channels, threads=options.threads
+                    core, scaling, histograms, check[:16], method=method, channels=channels, threads=options.threads
                 )
                 advance(1)
         keep = tuple(kept[: max(1, round(keep_share * len(kept)))]) if keep_share else ()
         model = quantise(core, scaling, histograms, method=method, channels=channels, keep_float=keep)
         with step(f"bias correction ({method.name}, {len(keep)} layers in float)", _layers(model)) as advance:
-            model = correct_biases(model, core, scaling, fit[:32], threads=options.threads, progress=advance)
+            model = correct_biases(model, core, scaling, fit[:20], threads=options.threads, progress=advance)
         as_int8 = score_all(OnnxScorer(model, threads=options.threads), validation, step, "8 bit")
         choice = choose([*as_float, *as_int8], bars)
         agreements = [

@@ -189,6 +189,10 @@ def quantise(
     quantised = onnx.ModelProto()
     quantised.CopyFrom(quantizer.model.model)
     _bytes_are_the_input(quantised, scaling, channels)
+    # The pre-processing declares every operator set that it knows; an older runtime refuses those it does not know.
+    used = {node.domain for node in quantised.graph.node}
+    for opset in [opset for opset in quantised.opset_import if opset.domain not in used]:
+        quantised.opset_import.remove(opset)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
 
