@@ -245,14 +245,14 @@ def run_spray_test(
             link.close()
 
 
-def image_scorer(model: str, *, file: str | None = None, threads: int | None = None) -> Vision:
-    """What scores single pictures, for the `score` command.
+def image_scorer(settings: VisionSettings, *, file: str | None = None) -> Vision:
+    """What scores single pictures, for the `score` command; on the ground, so with more threads than in flight.
 
     Raises:
         ModelRejected: the bundle cannot be used.
     """
-    count = threads or min(4, os.cpu_count() or 1)
-    return open_vision(VisionSettings(model=model, file=file, threads=count))
+    silence_decoders()
+    return open_vision(settings.model_copy(update={"file": file, "threads": min(4, os.cpu_count() or 1)}))
 
 
 def open_classifier(settings: VisionSettings) -> Classifier:
@@ -283,6 +283,8 @@ def _projector(
     times: FrameTimes | None,
 ) -> Projector:
     if poses is None or request.telemetry is None:
+        if request.camera is not None:
+            raise InputError(f"--camera {request.camera} needs --telemetry: without positions nothing can be placed")
         return _image_projector(config)
     if times is None:
         raise InputError(
@@ -394,7 +396,7 @@ def _session(
     return {
         "mode": mode,
         "agent_version": __version__,
-        "config_layers": [Path(name).name for name in layers],
+        "config_layers": list(layers),
         "config": config.model_dump(mode="json"),
         "model": {**vision.describe(), **_model_facts(bundle)},
         "camera": camera.describe(),
@@ -424,9 +426,10 @@ def _summary(tally: Tally, inspection: Inspection) -> dict[str, str]:
         "marks": f"{tally.orders} ordered, {tally.refusals} refused",
     }
     for face in inspection.coverage():
-        unit = "m²" if _unit(inspection, face.face) == "m" else "px²"
+        unit, digits = ("m²", 2) if _unit(inspection, face.face) == "m" else ("px²", 0)
         summary[f"seen of {face.face}"] = (
-            f"{face.seen_area:.2f} {unit}, not judged {face.unknown_area:.2f}, never in view {face.never_area:.2f}"
+            f"{face.seen_area:.{digits}f} {unit}, not judged {face.unknown_area:.{digits}f}, "
+            f"never in view {face.never_area:.{digits}f}"
         )
     return summary
 

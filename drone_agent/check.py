@@ -61,7 +61,7 @@ def run_checks(profile: str | None, file: Path | None, overrides: Sequence[str],
     except AgentError as error:
         yield CheckLine("configuration", Level.FAILED, str(error), "mend the named key")
     else:
-        yield CheckLine("configuration", Level.OK, " + ".join(Path(name).name for name in layers))
+        yield CheckLine("configuration", Level.OK, " + ".join(layers))
         yield _model(config)
         yield _camera(config)
         yield _marking(config)

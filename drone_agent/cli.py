@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -53,7 +54,10 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more of what is going on.")] = False,
 ) -> None:
     level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    # A journal or a file gets one plain line for each message, a person at a terminal colours.
+    handler = RichHandler(console=err, show_path=False) if err.is_terminal else logging.StreamHandler()
+    layout = "%(message)s" if err.is_terminal else "%(levelname)s %(message)s"
+    logging.basicConfig(level=level, format=layout, handlers=[handler])
     if version:
         out.print(f"drone-agent {__version__}", highlight=False)
         raise typer.Exit
@@ -88,6 +92,9 @@ def replay(
     _tell_outcome(outcome.folder, outcome.summary, report=report_after)
     if outcome.error is not None:
         raise outcome.error
+    if stopped():
+        err.print("interrupted: the rest of the recording was not looked at", style="yellow")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -126,10 +133,12 @@ def score(
 ) -> None:
     """Score pictures: probability and verdict for each tile, as CSV."""
     from drone_agent.app import image_scorer
+    from drone_agent.config import load_config
     from drone_agent.score import find_pictures, score_files
 
     files = find_pictures(paths)
-    scorer = image_scorer(model, file=file)
+    settings, _ = load_config(None, None, _with_model(None, model))
+    scorer = image_scorer(settings.vision, file=file)
     with _progress("pictures") as bar:
         total = len(files)
         done = score_files(files, scorer, csv, as_tile=as_tile, on_done=lambda _path: bar(total))
@@ -289,7 +298,8 @@ def config(
 
 
 def _with_model(overrides: list[str] | None, model: str | None) -> list[str]:
-    return [*(overrides or []), *([f"vision.model={model}"] if model else [])]
+    # In quotes: a folder may be called 2026, or hold a colon.
+    return [*(overrides or []), *([] if model is None else [f"vision.model={json.dumps(model, ensure_ascii=False)}"])]
 
 
 @contextmanager

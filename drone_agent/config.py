@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from drone_agent.camera.redact import redact
 from drone_agent.camera.settings import CameraSettings
 from drone_agent.errors import ConfigError
 from drone_agent.flightlog.settings import FlightLogSettings
@@ -40,11 +41,15 @@ class AgentConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One YAML file as data, with the line of every key."""
+    """One YAML file as data, with the line of every key; or one override, which has no lines.
+
+    `name` leads to the place of a mistake, `label` is what the flight log keeps: no folders of this machine.
+    """
 
     name: str
     data: Mapping[str, Any]
     lines: Mapping[KeyPath, int]
+    label: str
 
 
 def read_layer(path: Path) -> Layer:
@@ -66,10 +71,10 @@ def read_layer(path: Path) -> Layer:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if node is None:
-        return Layer(str(path), {}, {})
+        return Layer(str(path), {}, {}, path.name)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}:1: found {type(data).__name__}, allowed is a mapping of keys to values")
-    return Layer(str(path), data, dict(_lines(node, (), path)))
+    return Layer(str(path), data, dict(_lines(node, (), path)), path.name)
 
 
 def _lines(node: yaml.Node, at: KeyPath, path: Path) -> Iterator[tuple[KeyPath, int]]:
@@ -115,7 +120,8 @@ def parse_overrides(items: Sequence[str]) -> list[Layer]:
             raise ConfigError(f"--set {item}: the value is not valid YAML") from error
         for part in reversed(parts):
             parsed = {part: parsed}
-        layers.append(Layer(f"--set {item}", parsed, {}))
+        shown = f"--set {redact(item)}"
+        layers.append(Layer(shown, parsed, {}, shown))
     return layers
 
 
@@ -156,7 +162,7 @@ def load_config(
     """The configuration from its layers: shipped `agent.yaml`, then profile, then `file`, then `--set` overrides.
 
     Returns:
-        The configuration and the names of the layers that made it.
+        The configuration and the labels of the layers that made it.
 
     Raises:
         ConfigError: one line for each mistake: file, line, key, what was found and what is allowed.
@@ -171,7 +177,7 @@ def load_config(
     for layer in layers:
         data = merge(data, layer.data)
     try:
-        return AgentConfig.model_validate(data), [layer.name for layer in layers]
+        return AgentConfig.model_validate(data), [layer.label for layer in layers]
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(dict(item), layers) for item in error.errors())) from error
 
@@ -187,6 +193,8 @@ def _explain(item: Mapping[str, Any], layers: Sequence[Layer]) -> str:
         return f"{where}: {dotted(key)}: {message}"
     if item["type"] == "missing":
         return f"{where}: {dotted(key)}: missing"
+    if item["type"] in {"model_type", "model_attributes_type"}:
+        message = f"allowed is a block with the keys {', '.join(_allowed_keys(key))}"
     shown = f"found {found!r}, " if not isinstance(found, dict | list) and known else ""
     return f"{where}: {dotted(key)}: {shown}{message[0].lower() + message[1:] if message else 'not allowed'}"
 

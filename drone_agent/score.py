@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from drone_agent.camera.folder import PICTURES
 from drone_agent.errors import FlightLogError, InputError
 from drone_agent.values import Image, TileScore, Verdict
 from drone_agent.vision.preprocess import read_image
 
 COLUMNS = ("path", "x", "y", "size", "p_crack", "verdict")
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
 
 class ImageScorer(Protocol):
@@ -55,7 +55,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def score_files(
-    files: Iterable[Path],
+    files: Sequence[Path],
     scorer: ImageScorer,
     out: Path,
     *,
@@ -65,10 +65,13 @@ def score_files(
     """Scores `files` one after the other and writes `out` (CSV) row by row; what cannot be read is skipped and named.
 
     Raises:
+        InputError: the CSV is one of the pictures.
         FlightLogError: the CSV cannot be written; what was written before stays.
     """
     pictures = tiles = cracks = 0
     unreadable: list[str] = []
+    if any(_same_file(path, out) for path in files):
+        raise InputError(f"{out}: is one of the pictures and would be overwritten: choose another --csv")
     with _open_csv(out) as stream:
         for path in files:
             try:
@@ -87,6 +90,13 @@ def score_files(
                 cracks += sum(score.verdict is Verdict.CRACK for score in scores)
             on_done(path)
     return Scored(pictures, tiles, cracks, tuple(unreadable))
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _open_csv(out: Path) -> TextIO:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from drone_agent.agent import Agent
 from drone_agent.cli import main
+from drone_agent.flightlog.manifest import verify_manifest
 from drone_agent.flightlog.reader import normalised_events
-from drone_agent.values import Image
+from drone_agent.values import Frame, Image
 from tests.flights import ShortFlight, make_short_flight
 from tests.vision.bundles import make_bundle
 
@@ -111,6 +114,47 @@ def test_max_frames_ends_the_replay_early_and_says_so(run: Run, flight: ShortFli
     assert (end["frames"], end["reason"]) == (3, "max_frames")
 
 
+def test_an_interrupted_replay_ends_its_log_and_is_not_called_done(
+    run: Run, flight: ShortFlight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Agent._step
+    steps: list[int] = []
+
+    def step(agent: Agent, frame: Frame) -> None:
+        real(agent, frame)
+        steps.append(frame.index)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Agent, "_step", step)
+    code, _, err = run(*flight.arguments(tmp_path / "out"))
+    assert code == 1
+    assert "interrupted" in err
+    folder = next((tmp_path / "out").iterdir())
+    end = normalised_events(folder)[-1]
+    assert (end["kind"], end["data"]["reason"], end["data"]["frames"]) == ("session_ended", "interrupted", 3)
+    assert verify_manifest(folder) == []
+
+
+def test_a_warning_is_one_line_where_nobody_watches(tmp_path: Path) -> None:
+    long = tmp_path / ("long-" * 30) / "pictures"
+    long.mkdir(parents=True)
+    picture(long / "good.png", 180)
+    (long / "empty.png").write_bytes(b"")
+    command = [sys.executable, "-m", "drone_agent", "replay", str(long), "--model", str(make_bundle(tmp_path / "m"))]
+    done = subprocess.run([*command, "--out", str(tmp_path), "--no-report"], capture_output=True, text=True, check=True)
+    told = done.stderr.strip().splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("WARNING picture skipped")
+    assert "0 bytes" in told[0]
+
+
+def test_a_calibration_without_telemetry_is_not_silently_ignored(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    code, _, err = run("replay", flight.video, "--camera", flight.camera, "--model", flight.model, "--out", tmp_path)
+    assert code == 2
+    assert "needs --telemetry" in err
+
+
 def test_a_folder_of_pictures_can_be_replayed(run: Run, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -183,6 +227,53 @@ def test_score_names_what_it_cannot_read_and_scores_the_rest(run: Run, tmp_path:
     assert "2 unreadable" in told
     with out.open(newline="") as stream:
         assert {row["path"] for row in csv.DictReader(stream)} == {str(good)}
+
+
+def test_score_never_writes_its_table_over_a_picture(run: Run, tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png", 40)
+    before = good.read_bytes()
+    (tmp_path / "link.csv").symlink_to(good)
+    model = make_bundle(tmp_path / "m")
+    for table in (good, tmp_path / "link.csv"):
+        code, _, err = run("score", tmp_path, "--model", model, "--csv", table)
+        assert code == 2
+        assert "would be overwritten" in err
+    assert good.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["2026", "yes", "Köln: Pfeiler 1 #2", 'it\'s "new"'])
+def test_a_model_may_lie_in_a_folder_of_any_name(run: Run, tmp_path: Path, name: str) -> None:
+    model = make_bundle(tmp_path / "m" / name)
+    out = tmp_path / "scores.csv"
+    code, _, err = run("score", picture(tmp_path / "dark.png", 40), "--model", model, "--csv", out)
+    assert code == 0, err
+    assert "crack" in out.read_text()
+
+
+def test_the_name_of_a_model_is_text_even_if_it_looks_like_a_number(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    code, _, err = run("score", picture(tmp_path / "dark.png", 40), "--model", "2026", "--csv", out)
+    assert code == 5
+    assert "no such name" in err
+
+
+def test_an_empty_model_name_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    dark = picture(tmp_path / "dark.png", 40)
+    code, _, err = run("score", dark, "--model", "", "--csv", tmp_path / "scores.csv")
+    assert code == 2
+    assert "vision.model" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_decoders_do_not_write_past_the_programs_own_messages(tmp_path: Path) -> None:
+    odd = tmp_path / "float.tiff"
+    cv2.imwrite(str(odd), np.zeros((300, 300), np.float32))
+    command = [sys.executable, "-m", "drone_agent", "score", str(odd), "--csv", str(tmp_path / "scores.csv")]
+    done = subprocess.run(
+        [*command, "--model", str(make_bundle(tmp_path / "m"))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["not scored"]
 
 
 def test_check_passes_with_warnings_where_there_is_no_camera(run: Run, tmp_path: Path) -> None:

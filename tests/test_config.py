@@ -7,7 +7,6 @@ import pytest
 from drone_agent.config import AgentConfig, find_profile, load_config, parse_overrides
 from drone_agent.config_reference import markdown_reference, yaml_reference
 from drone_agent.errors import ConfigError
-from drone_agent.resources import config_dir
 
 ROOT = Path(__file__).parents[1]
 PROFILES = sorted(path.stem for path in (ROOT / "config" / "profiles").glob("*.yaml"))
@@ -22,7 +21,7 @@ def write(folder: Path, text: str) -> Path:
 def test_the_shipped_configuration_holds_the_defaults_of_the_program() -> None:
     config, layers = load_config()
     assert config == AgentConfig()
-    assert layers == [str(config_dir() / "agent.yaml")]
+    assert layers == ["agent.yaml"]
 
 
 @pytest.mark.parametrize("name", ["pi4", "pi5", "jetson", "sitl", "replay"])
@@ -95,6 +94,26 @@ def test_a_missing_file_and_an_unknown_profile_are_named(tmp_path: Path) -> None
 def test_an_override_that_is_no_key_and_value_is_refused(item: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         parse_overrides([item])
+
+
+def test_a_value_in_place_of_a_block_is_answered_with_the_blocks_keys() -> None:
+    with pytest.raises(ConfigError, match=r"surface: found 3, allowed is a block with the keys .*standoff_m"):
+        load_config(None, None, ["surface=3"])
+
+
+def test_the_labels_of_the_layers_tell_no_folders_but_whole_overrides(tmp_path: Path) -> None:
+    _, layers = load_config(None, write(tmp_path, "{}"), ["vision.model=a/b"])
+    assert layers == ["agent.yaml", "mine.yaml", "--set vision.model=a/b"]
+
+
+def test_a_password_in_an_override_shows_neither_in_a_label_nor_in_a_message() -> None:
+    secret = "rtsp://user:geheim@10.0.0.1/stream"
+    config, layers = load_config(None, None, ["camera.source=rtsp", f"camera.url={secret}"])
+    assert config.camera.url == secret
+    assert "geheim" not in " ".join(layers)
+    with pytest.raises(ConfigError, match=r"camera\.uri: unknown key") as caught:
+        load_config(None, None, [f"camera.uri={secret}"])
+    assert "geheim" not in str(caught.value)
 
 
 def test_a_mistake_in_an_override_names_the_override() -> None:

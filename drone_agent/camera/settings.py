@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
+from drone_agent.camera.redact import redact
 from drone_agent.settings import Settings
 
 
@@ -68,6 +69,11 @@ class CameraSettings(Settings):
     reconnect_max_ms: int = Field(
         8000, ge=10, le=300000, description="Live sources: longest pause between two attempts (ms)."
     )
+
+    # JSON is what goes into session.json, the report and `drone-agent config`.
+    @field_serializer("url", when_used="json-unless-none")
+    def _without_secrets(self, url: str) -> str:
+        return redact(url)
 
     @model_validator(mode="after")
     def _source_is_complete(self) -> CameraSettings:

@@ -93,10 +93,10 @@ class CameraModel:
             InputError: the file cannot be read, or a value is missing or not allowed.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not a JSON file: {error}") from error
         if not isinstance(data, dict):
             raise InputError(

@@ -27,6 +27,13 @@ def test_nonsense_is_refused_with_its_key(values: dict[str, Any], key: str) -> N
     assert key in str(caught.value)
 
 
+def test_the_password_of_a_stream_stays_out_of_everything_that_is_written() -> None:
+    settings = CameraSettings(source="rtsp", url="rtsp://user:geheim@10.0.0.1/stream")
+    assert settings.model_dump(mode="json")["url"] == "rtsp://***@10.0.0.1/stream"
+    assert "geheim" not in settings.model_dump_json()
+    assert settings.url == settings.model_dump()["url"] == "rtsp://user:geheim@10.0.0.1/stream"
+
+
 def test_the_defaults_hold_and_every_key_is_described() -> None:
     assert CameraSettings().source == "v4l2"
     assert all(field.description for field in CameraSettings.model_fields.values())

@@ -21,7 +21,7 @@ from drone_agent.values import Place, Refusal, SprayOrder, SprayResult
 from tests.marking import scene
 from tests.marking.scene import FACE, FALL_M, MS, NOW
 
-COOLDOWN_MS, OPEN_MS, MAX_OPEN_MS, MAX_SPRAYS, MAX_TOTAL_MS = 500, 100, 200, 12, 1500
+COOLDOWN_MS, OPEN_MS, MAX_OPEN_MS, MAX_SPRAYS, MAX_TOTAL_MS = 500, 100, 200, 5, 700
 
 SETTINGS = scene.settings(
     budget=BudgetSettings(
@@ -172,9 +172,20 @@ class Flight(RuleBasedStateMachine):
         self.pulses[decision.order_id] = (decision.open_at_ns, closes, decision.open_ms * MS)
         self.cells[decision.order_id] = cell
 
+    @rule(cell=st.integers(0, 19), what=st.sampled_from(("sprayed", "longer", "never")))
+    def a_crack_is_sprayed(self, cell: int, what: str) -> None:
+        self.now += 2 * (COOLDOWN_MS + MAX_OPEN_MS) * MS
+        self.broken.clear()
+        self.sight(cell, 200)
+        if self.pending:
+            self.settle(what)
+
     @precondition(lambda self: self.pending)
     @rule(what=st.sampled_from(("sprayed", "longer", "cancelled", "refused", "unknown", "never")))
     def a_result_comes(self, what: str) -> None:
+        self.settle(what)
+
+    def settle(self, what: str) -> None:
         order = self.pending.pop(0)
         if what == "never":
             return

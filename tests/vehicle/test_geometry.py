@@ -292,7 +292,7 @@ GOOD = {"width": 1280, "height": 720, "fx": 2000.0, "fy": 2000.0, "cx": 640.0, "
 
 def read(tmp_path: Path, data: object) -> CameraModel:
     path = tmp_path / "camera.json"
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
     return CameraModel.from_json(path, CameraMountSettings())
 
 
@@ -311,6 +311,8 @@ def test_a_calibration_of_another_shape_is_refused(tmp_path: Path) -> None:
     ("data", "said"),
     [
         ("{", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ('{"width": ' + "9" * 5000 + "}", "not a JSON file"),
         ([], "found list"),
         ({key: value for key, value in GOOD.items() if key != "fx"}, "fx is missing"),
         (GOOD | {"fx": 0}, "fx: found 0, allowed is 1 to"),
@@ -327,6 +329,10 @@ def test_a_calibration_that_cannot_be_is_refused_in_one_line(tmp_path: Path, dat
         read(tmp_path, data)
     assert "camera.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_before_a_calibration_is_harmless(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff" + json.dumps(GOOD)).fx == 2000.0
 
 
 def test_a_missing_calibration_is_named(tmp_path: Path) -> None:
