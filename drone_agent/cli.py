@@ -312,7 +312,8 @@ def _progress(unit: str) -> Iterator[Callable[[int | None], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    # Into a pipe or the journal it would write nothing but an empty line.
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(unit, total=None)
 
         def advance(total: int | None = None) -> None:

@@ -107,12 +107,12 @@ def test_the_labels_of_the_layers_tell_no_folders_but_whole_overrides(tmp_path: 
 
 
 def test_a_password_in_an_override_shows_neither_in_a_label_nor_in_a_message() -> None:
-    secret = "rtsp://user:geheim@10.0.0.1/stream"
-    config, layers = load_config(None, None, ["camera.source=rtsp", f"camera.url={secret}"])
-    assert config.camera.url == secret
+    address = "rtsp://user:geheim@10.0.0.1/stream"
+    config, layers = load_config(None, None, ["camera.source=rtsp", f"camera.url={address}"])
+    assert config.camera.url == address
     assert "geheim" not in " ".join(layers)
     with pytest.raises(ConfigError, match=r"camera\.uri: unknown key") as caught:
-        load_config(None, None, [f"camera.uri={secret}"])
+        load_config(None, None, [f"camera.uri={address}"])
     assert "geheim" not in str(caught.value)
 
 

@@ -309,8 +309,6 @@ WRITE_AHEAD_KINDS = frozenset({"spray_order"})
 A crash of the agent between order and valve must not leave the ledger ignorant of the order."""
 
 DIGITS: Mapping[str, int] = {
-    "lat_deg": 8,
-    "lon_deg": 8,
     "unix_s": 6,
     "log_odds": 3,
     "sharpness": 3,
@@ -319,7 +317,7 @@ DIGITS: Mapping[str, int] = {
 }
 """Decimals by key; then by the key's ending, see `_DIGITS_BY_ENDING`; else 4."""
 
-_DIGITS_BY_ENDING = (("_ms", 3), ("_deg", 4), ("_m", 4), ("_mm_px", 4), ("_s", 4))
+_DIGITS_BY_ENDING = (("lat_deg", 8), ("lon_deg", 8), ("_ms", 3), ("_deg", 4), ("_m", 4), ("_mm_px", 4), ("_s", 4))
 _DIGITS_ELSE = 4
 
 

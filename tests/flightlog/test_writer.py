@@ -480,3 +480,8 @@ def test_the_same_input_gives_the_same_files(tmp_path: Path) -> None:
     first = wall_flight(tmp_path / "a", name="f", frames=30, sightings=4)
     second = wall_flight(tmp_path / "b", name="f", frames=30, sightings=4)
     assert (first / "manifest.json").read_bytes() == (second / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("key", ["lat_deg", "lon_deg", "camera_lat_deg", "camera_lon_deg"])
+def test_every_wgs84_coordinate_keeps_the_digits_of_a_millimetre(key: str) -> None:
+    assert plain({key: 47.481418171234}) == {key: 47.48141817}

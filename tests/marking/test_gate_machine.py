@@ -71,7 +71,7 @@ FAULTS = (
     Fault("evidence", sighting={"log_odds": 1.0}),
     Fault("no_place", where=lambda _: None),
     Fault("unreachable", where=lambda w: replace(w, height_m=w.height_m + 1.0)),
-    Fault("late", where=lambda w: replace(w, along_m=w.along_m + 0.6)),
+    Fault("late", where=lambda w: replace(w, along_m=w.along_m + 0.8)),
     Fault("uncertain", sighting={"sigma_m": 3.0}),
     Fault("sprayer_fault", fault="stuck open"),
 )  # fmt: skip

@@ -42,12 +42,21 @@ def evaluate_command(
     from training.data.dataset import evaluation_tiles
     from training.data.sources import DataError
     from training.engine.checkpoint import CheckpointError
-    from training.evaluation.evaluate import by_group_table, markdown_table, parse_sets, result, rich_table, thin
+    from training.evaluation.evaluate import (
+        by_group_table,
+        keep_freed_memory,
+        markdown_table,
+        parse_sets,
+        result,
+        rich_table,
+        thin,
+    )
     from training.evaluation.threshold import ThresholdError, bars_for
     from training.export.commands import progress_bar
     from training.export.onnx import ExportError
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         pairs = parse_sets(sets or [])
         subjects = _subjects(model, file, threads)

@@ -45,6 +45,7 @@ def export_command(
 
     from training.data.sources import DataError
     from training.engine.checkpoint import CheckpointError
+    from training.evaluation.evaluate import keep_freed_memory
     from training.evaluation.threshold import ThresholdError
     from training.export.onnx import ExportError
     from training.export.parity import ParityError
@@ -53,6 +54,7 @@ def export_command(
     if channels not in {0, 3, 4}:
         raise typer.BadParameter("allowed are 0, 3 and 4", param_hint="--channels")
     torch.set_num_threads(threads)
+    keep_freed_memory()
     options = ExportOptions(
         name=name,
         out=out or Path("exported_models") / name,
