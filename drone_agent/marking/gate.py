@@ -371,12 +371,15 @@ def _check_account(
             found.add(Reason.TOO_CLOSE, f"{nearest_m:.2f} m from the nearest mark, at least {budget.min_spacing_m} m")
     if on.count and ledger.count >= budget.max_sprays:
         found.add(Reason.COUNT_USED_UP, f"{ledger.count} sprays, at most {budget.max_sprays}")
-    # The dead-man lets no pulse last longer than max_open_ms: with that in reserve the budget holds whatever happens.
-    longest_ms = max(budget.open_ms, settings.guard.max_open_ms)
-    if on.open_time and ledger.open_ns + longest_ms * 1_000_000 > budget.max_total_open_ms * 1_000_000:
+    # The dead-man lets no pulse last longer than max_open_ms. With that in reserve for this order and for each whose
+    # result is not known yet, the budget holds whatever happens.
+    longest_ns = max(budget.open_ms, settings.guard.max_open_ms) * 1_000_000
+    worst_ns = ledger.worst_open_ns(longest_ns) + longest_ns
+    if on.open_time and worst_ns > budget.max_total_open_ms * 1_000_000:
         found.add(
             Reason.OPEN_TIME_USED_UP,
-            f"open for {ledger.open_ns / 1e6:.0f} ms, {longest_ms} ms more would pass {budget.max_total_open_ms} ms",
+            f"open for {ledger.open_ns / 1e6:.0f} ms; this order could make it {worst_ns / 1e6:.0f} ms, at most "
+            f"{budget.max_total_open_ms} ms",
         )
 
 

@@ -62,6 +62,10 @@ class Ledger:
         """Total open time that has been ordered or measured (ns)."""
         return sum(entry.charged_ns for entry in self._entries.values())
 
+    def worst_open_ns(self, longest_ns: int) -> int:
+        """Total open time (ns) if every order without a result yet lasts as long as the dead-man allows at most."""
+        return sum(e.charged_ns if e.settled else max(e.charged_ns, longest_ns) for e in self._entries.values())
+
     @property
     def last_close_ns(self) -> int | None:
         """When the last pulse ends or ended (monotonic ns); None before the first."""

@@ -108,6 +108,9 @@ class Marker:
             if result is not None:
                 results.append(result)
         self._waiting.clear()
+        if self._interrupts:
+            # it came while an order was handed over, and its OFF may have been there before the order
+            self._sprayer.off(self._interrupts[0])
         results += self._sprayer.results()
         self._book(now_ns, results)
         if reasons:
@@ -119,8 +122,8 @@ class Marker:
 
         What the link calls on mode change, disarm, reboot and recovery.
         """
-        self._sprayer.off(reason)
         self._interrupts.append(reason)
+        self._sprayer.off(reason)
 
     def drain(self) -> list[Event]:
         """The events since the last call, where no `record` was given."""

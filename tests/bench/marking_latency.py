@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import select
@@ -169,14 +170,15 @@ def main(argv: list[str] | None = None) -> int:
     out(f"{'scheduling':<12}{'what':<68}{'median':>9}{'p99':>9}{'worst':>9}{'missed':>8}\n")
     with tempfile.TemporaryDirectory() as name, busy(arguments.load):
         for realtime in (True, False):
-            for measured in (
-                order_to_edge(Path(name), arguments.runs, 0, realtime=realtime),
-                order_to_edge(Path(name), arguments.runs, 30, realtime=realtime),
-                heartbeat_to_closed(Path(name), arguments.runs, realtime=realtime),
-            ):
+            measurements = (
+                functools.partial(order_to_edge, Path(name), arguments.runs, 0, realtime=realtime),
+                functools.partial(order_to_edge, Path(name), arguments.runs, 30, realtime=realtime),
+                functools.partial(heartbeat_to_closed, Path(name), arguments.runs, realtime=realtime),
+            )
+            for measure in measurements:
+                m = measure()
                 kind = "real-time" if realtime else "ordinary"
-                rows.append({"scheduling": kind, **asdict(measured)})
-                m = measured
+                rows.append({"scheduling": kind, **asdict(m)})
                 out(f"{kind:<12}{m.what:<68}{m.median_ms:>9.3f}{m.p99_ms:>9.3f}{m.worst_ms:>9.3f}{m.missed:>8}\n")
                 sys.stdout.flush()
     if arguments.json is not None:

@@ -16,6 +16,7 @@ from drone_agent.clock import ManualClock, UtcStamp
 from drone_agent.errors import FlightLogError
 from drone_agent.flightlog.manifest import verify_manifest
 from drone_agent.flightlog.reader import Flight
+from drone_agent.flightlog.schema import plain
 from drone_agent.flightlog.settings import FlightLogSettings
 from drone_agent.flightlog.writer import FlightLogWriter, find_unfinished, read_boot_id
 from drone_agent.ports import FlightLog

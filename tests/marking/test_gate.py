@@ -208,6 +208,12 @@ CASES = {
         settings=settings(budget=BudgetSettings(max_total_open_ms=2000), guard=GuardSettings(max_open_ms=500)),
         switch="open_time",
     ),
+    "open time used up if those under way last as long as they can": Case(
+        Reason.OPEN_TIME_USED_UP,
+        ledger=ledger((LONG_AGO, 100, (1, 1)), (LONG_AGO, 100, (1, 2)), (LONG_AGO, 100, (1, 3)), (LONG_AGO, 100, (1, 4))),
+        settings=settings(budget=BudgetSettings(max_total_open_ms=2400), guard=GuardSettings(max_open_ms=500)),
+        switch="open_time",
+    ),
     "evidence too low": Case(Reason.EVIDENCE, sighting={"log_odds": 5.9}, switch="evidence"),
     "evidence not a number": Case(Reason.EVIDENCE, sighting={"log_odds": math.nan}, switch="evidence"),
     "too few looks": Case(Reason.EVIDENCE, sighting={"looks": 1}, switch="evidence"),

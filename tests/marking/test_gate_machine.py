@@ -91,6 +91,7 @@ class Flight(RuleBasedStateMachine):
         # the model: (opens, closes, charge) of every pulse that may have been, and the cells that may hold paint
         self.pulses: dict[int, tuple[int, int, int]] = {}
         self.cells: dict[int, int] = {}
+        self.unsettled: set[int] = set()
 
     def keep(self, *events: Any) -> None:
         # as it comes back from a file
@@ -153,7 +154,9 @@ class Flight(RuleBasedStateMachine):
             expected.add("cell_marked")
         if len(self.pulses) >= MAX_SPRAYS:
             expected.add("count_used_up")
-        if spent_ns + MAX_OPEN_MS * MS > MAX_TOTAL_MS * MS:
+        # an order without a result may still last as long as the dead-man allows
+        worst_ns = spent_ns + sum(MAX_OPEN_MS * MS - self.pulses[number][2] for number in self.unsettled)
+        if worst_ns + MAX_OPEN_MS * MS > MAX_TOTAL_MS * MS:
             expected.add("open_time_used_up")
         if isinstance(decision, Refusal):
             assert set(decision.reasons) <= expected | {"cooldown"}
@@ -171,6 +174,7 @@ class Flight(RuleBasedStateMachine):
         self.pending.append(decision)
         self.pulses[decision.order_id] = (decision.open_at_ns, closes, decision.open_ms * MS)
         self.cells[decision.order_id] = cell
+        self.unsettled.add(decision.order_id)
 
     @rule(cell=st.integers(0, 19), what=st.sampled_from(("sprayed", "longer", "never")))
     def a_crack_is_sprayed(self, cell: int, what: str) -> None:
@@ -189,6 +193,7 @@ class Flight(RuleBasedStateMachine):
         order = self.pending.pop(0)
         if what == "never":
             return
+        self.unsettled.discard(order.order_id)
         opened, closed = order.open_at_ns, order.open_at_ns + OPEN_MS * MS
         if what in {"cancelled", "refused"}:
             result = SprayResult(order.order_id, executed=False, evidence=what)

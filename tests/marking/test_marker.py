@@ -10,7 +10,7 @@ from drone_agent.marking.dry_run import DryRunSprayer
 from drone_agent.marking.ledger import Ledger, restore
 from drone_agent.marking.marker import Marker
 from drone_agent.marking.settings import BudgetSettings, MarkingSettings
-from drone_agent.values import Event, Place, Refusal, SprayOrder
+from drone_agent.values import Event, Place, Refusal, SprayOrder, SprayResult
 from tests.marking.scene import FACE, FALL_M, MS, NOW, settings, sighting, vehicle, where
 
 
@@ -161,6 +161,23 @@ def test_the_links_own_thread_can_interrupt() -> None:
     (result,) = table.tick(10)
     assert result.evidence == "cancelled"
     assert any(e.kind == "valve_off" and "autopilot restart" in e.data["reason"] for e in table.log)
+
+
+def test_an_interrupt_that_comes_while_an_order_is_handed_over_still_stops_it() -> None:
+    class Racing(DryRunSprayer):
+        marker: Marker
+
+        def spray(self, order: SprayOrder) -> SprayResult | None:
+            # the link's thread gets in before the order is taken
+            self.marker.interrupt("mode change")
+            return super().spray(order)
+
+    clock = ManualClock(NOW)
+    sprayer = Racing(clock)
+    sprayer.marker = Marker(settings(), sprayer, Ledger())
+    assert isinstance(sprayer.marker.consider(NOW, sighting(), vehicle(), where()), SprayOrder)
+    (result,) = sprayer.marker.tick(NOW, vehicle())
+    assert result.evidence == "cancelled"
 
 
 def test_an_order_that_cannot_be_recorded_never_leaves() -> None:
