@@ -428,8 +428,7 @@ def _summary(tally: Tally, inspection: Inspection) -> dict[str, str]:
     for face in inspection.coverage():
         unit, digits = ("m²", 2) if _unit(inspection, face.face) == "m" else ("px²", 0)
         summary[f"seen of {face.face}"] = (
-            f"{face.seen_area:.{digits}f} {unit}, not judged {face.unknown_area:.{digits}f}, "
-            f"never in view {face.never_area:.{digits}f}"
+            f"{face.seen_area:.{digits}f} {unit}, in view but not judged {face.unknown_area:.{digits}f} {unit}"
         )
     return summary
 

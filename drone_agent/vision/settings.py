@@ -78,7 +78,7 @@ class VisionSettings(Settings):
     """Which model looks at the frames, and how."""
 
     model: str = Field(
-        "opnet",
+        "mobilenetv2",
         min_length=1,
         description="Model bundle: the name of a shipped one, or the path of a bundle's folder.",
     )

@@ -135,6 +135,7 @@ def test_a_bar_of_one_is_refused() -> None:
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.lists(st.floats(-10, 10), max_size=40), st.floats(0.05, 1)
 )
+@settings(deadline=None)
 def test_wanted_recall_is_reached_and_no_higher_threshold_reaches_it(
     cracks: list[float], sound: list[float], wanted: float
 ) -> None:
