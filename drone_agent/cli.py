@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -213,22 +213,34 @@ def check(
 @app.command()
 def demo(
     out_dir: Out = Path("flights"),
-    model: Annotated[str, typer.Option("--model", help="Model bundle.")] = "opnet",
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Model bundle; may be repeated. [default: opnet, mobilenetv2]")
+    ] = None,
 ) -> None:
-    """Replay the short flight that comes with the package, report on it, compare the finds with the known cracks."""
+    """Replay the short flight that comes with the package, report on it, compare the finds with the known cracks.
+
+    It is replayed once for each model: the small OPNet as published, then MobileNetV2.
+    """
     from drone_agent.app import ReplayRequest, replay_flight
     from drone_agent.config import load_config
     from drone_agent.simulation.recording import shipped_recording
 
     flight = shipped_recording()
-    settings, layers = load_config("replay", None, _with_model(None, model))
     request = ReplayRequest(flight.video, flight.telemetry, flight.frames_csv, flight.camera, out_dir)
-    with _progress("frames") as bar, _stop_on_signal() as stopped:
-        outcome = replay_flight(settings, request, layers=layers, on_frame=bar, stopped=stopped)
-    _tell_truth(outcome.folder, flight.folder)
-    _tell_outcome(outcome.folder, outcome.summary, report=True)
-    if outcome.error is not None:
-        raise outcome.error
+    flown: dict[str, Path] = {}
+    for model in models or ["opnet", "mobilenetv2"]:
+        settings, layers = load_config("replay", None, _with_model(None, model))
+        with _progress(f"frames ({model})") as bar, _stop_on_signal() as stopped:
+            outcome = replay_flight(settings, request, layers=layers, on_frame=bar, stopped=stopped)
+        out.print(f"[bold]{model}[/]")
+        _tell_outcome(outcome.folder, outcome.summary, report=True)
+        if outcome.error is not None:
+            raise outcome.error
+        flown[model] = outcome.folder
+    _tell_truth(flown, flight.folder)
+    out.print(
+        f"Open this first: {list(flown.values())[-1] / 'report.html'}", highlight=False, soft_wrap=True, markup=False
+    )
 
 
 @app.command("spray-test")
@@ -268,7 +280,7 @@ def compare(
     truth: Annotated[Path, typer.Argument(help="Folder with truth.json and truth.png of the wall.")],
 ) -> None:
     """Compare the finds of a flight with a wall whose cracks are known."""
-    _tell_truth(flight, truth)
+    _tell_truth({"value": flight}, truth)
 
 
 @app.command()
@@ -352,12 +364,14 @@ def _tell_outcome(folder: Path, summary: dict[str, str], *, report: bool) -> Non
         out.print(f"Report: {write_report(folder, None)}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _tell_truth(flight: Path, truth: Path) -> None:
+def _tell_truth(flights: Mapping[str, Path], truth: Path) -> None:
+    """One table: a row for each measure, a column for each flight."""
     from drone_agent.postflight.compare import compare_flight, comparison_rows
 
-    table = Table("measure", "value", title="Against the known cracks of the wall", title_justify="left")
-    for name, value in comparison_rows(compare_flight(flight, truth)):
-        table.add_row(name, value)
+    columns = {name: dict(comparison_rows(compare_flight(folder, truth))) for name, folder in flights.items()}
+    table = Table("measure", *columns, title="Against the known cracks of the wall", title_justify="left")
+    for measure in next(iter(columns.values())):
+        table.add_row(measure, *(values[measure] for values in columns.values()))
     out.print(table)
 
 

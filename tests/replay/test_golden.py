@@ -17,7 +17,7 @@ from drone_agent.flightlog.reader import normalised_events
 from drone_agent.simulation.recording import shipped_recording
 
 GOLDEN = Path(__file__).parent / "demo.golden.jsonl.gz"
-MODEL = "opnet"
+MODEL = "mobilenetv2"
 
 # The integer part of the model is exact on every processor; the float part and the video decoder may round differently.
 ABSOLUTE = 0.02

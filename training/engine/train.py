@@ -89,6 +89,7 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(requires_grad=False)
         self.optimiser = self._make_optimiser()
         self.progress = Progress()
+        self._commit = _commit()  # of the code that runs, not of what is checked out when it ends
         self._samplers = self._open_sources()
         self._validation = self._open_validation()
         self._last_saved = time.monotonic()
@@ -277,7 +278,7 @@ class Trainer:
             "history": self.progress.history,
             "data": [_describe(sampler) for sampler in self._samplers.values()],
             "seed": self.config.seed,
-            "commit": _commit(),
+            "commit": self._commit,
             "hours": round(self.progress.seconds / 3600, 3),
             "step": self.progress.step,
             "criterion": self.progress.history[-1]["criterion"] if self.progress.history else None,
