@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 
 from drone_agent.errors import SprayerError
 from drone_agent.marking import wire
-from drone_agent.marking.guard import Guard, Limits
+from drone_agent.marking.guard import Guard, Limits, serve
 from tests.fakes.valves import RecordingValve
 from tests.marking.scene import MS
 
@@ -357,3 +359,25 @@ def test_whatever_comes_no_opening_is_longer_than_allowed_and_the_pause_is_kept(
     for (_, closed), (opened, _) in zip(bench.opened, bench.opened[1:], strict=False):
         assert opened - closed >= (LIMITS.cooldown_ms - LIMITS.late_ms) * MS
     assert len(bench.results) == number
+
+
+def test_an_error_of_its_own_closes_the_valve_on_the_way_out() -> None:
+    class Cursed(RecordingValve):
+        def level(self) -> bool | None:
+            if self.is_open:
+                raise ZeroDivisionError("a bug in a driver")
+            return False
+
+    valve = Cursed()
+    commands_read, commands_write = os.pipe()
+    reports_read, reports_write = os.pipe()
+    now = time.monotonic_ns()
+    os.write(commands_write, wire.pack("beat", t=now) + wire.pack("order", id=1, at=now, ms=300))
+    os.close(commands_write)
+    patient = Limits(max_open_ms=300, cooldown_ms=0, heartbeat_timeout_ms=250, late_ms=5000, max_ahead_ms=1000)
+    with pytest.raises(ZeroDivisionError):
+        serve(valve, patient, commands_read, reports_write)
+    assert [is_open for _, is_open in valve.edges] == [True, False]
+    assert valve.released
+    for fd in (commands_read, reports_read, reports_write):
+        os.close(fd)
