@@ -45,7 +45,6 @@ class Ledger:
         self._entries: dict[int, Entry] = {}
         self._next_order_id = 1
         self._last_close_ns: int | None = None
-        self._extra_cells: set[CellKey] = set()
 
     @property
     def next_order_id(self) -> int:
@@ -84,7 +83,7 @@ class Ledger:
     def is_marked(self, place: Place) -> bool:
         """Whether the cell of `place` has been marked, or an order for it is on its way."""
         key = (place.face, *place.cell)
-        return key in self._extra_cells or any(entry.cell == key for entry in self._entries.values())
+        return any(entry.cell == key for entry in self._entries.values())
 
     def nearest_mark_m(self, face: str, along: float, height: float) -> float:
         """Distance to the nearest mark on the face (m); infinite without one."""
@@ -138,10 +137,6 @@ class Ledger:
         """After a reboot the clock starts anew and old times may lie in the future: the pause starts now."""
         if self._last_close_ns is not None and self._last_close_ns > now_ns:
             self._last_close_ns = now_ns
-
-    def mark_cell(self, key: CellKey) -> None:
-        """Keeps a cell from ever being marked (again)."""
-        self._extra_cells.add(key)
 
 
 def restore(events: Iterable[Event | Mapping[str, Any]], now_ns: int) -> Ledger:
