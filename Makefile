@@ -63,7 +63,7 @@ test-training: $(TRAINING)/.dev  ## the tests of the training package
 
 bench: $(VENV)/.dev  ## speed, as ratios within one run
 	$(VENV)/bin/python bench/run.py
-	$(VENV)/bin/python -m tests.bench.marking_latency
+	$(VENV)/bin/python -m tests.bench.marking_latency --runs 100 --load 2
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(VENV) $(TRAINING) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

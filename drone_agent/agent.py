@@ -33,7 +33,8 @@ class Parts:
     `follow` is called with each frame before anything else looks at it: a replay sets its clock there. `host_ns` is
     the host's monotonic clock for measuring how long the work takes; no decision depends on it. `evidence_scale` is
     the side of an evidence image in tiles. Without telemetry there is no `marker`: paint without a place is out of the
-    question. `notes` is what was found wrong with the telemetry before the flight.
+    question. `notes` is what was found wrong with the telemetry before the flight. `camera_offset_m` (forward, right,
+    down) and `camera_rpy` (rad) say how the camera sits on the vehicle.
     """
 
     camera: Camera
@@ -50,6 +51,7 @@ class Parts:
     coverage_every_ns: int = 2_000_000_000
     evidence_scale: float = 2.0
     camera_offset_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    camera_rpy: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
 
 
@@ -183,6 +185,7 @@ class Agent:
             origin_ned=face.origin_ned_m,
             along_bearing=face.along_bearing,
             camera_body_m=self._parts.camera_offset_m,
+            camera_rpy=self._parts.camera_rpy,
         )
 
     def _record_frame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from drone_agent.camera.frames_csv import FrameTimes, read_frame_times
 from drone_agent.camera.opencv import silence_decoders
 from drone_agent.clock import ManualClock, SystemClock, UtcStamp, utc_from_unix
 from drone_agent.config import AgentConfig
-from drone_agent.errors import AgentError, ConfigError, InputError, LinkLost
+from drone_agent.errors import AgentError, ConfigError, InputError, LinkLost, SprayerError
 from drone_agent.flightlog.manifest import file_sha256
 from drone_agent.flightlog.quota import CleanSampler
 from drone_agent.flightlog.reader import normalised_events
@@ -107,6 +108,8 @@ def replay_flight(
     camera = open_recording(request.source, read_image, frames_csv=request.frames)
     poses = TlogPoseSource(request.telemetry, config.vehicle) if request.telemetry else None
     projector = _projector(config, request, poses, times)
+    offset_m, rpy = _camera_on_vehicle(projector)
+    config.marking.check_evidence(config.inspection.confirm_log_odds)
     clock = ManualClock()
     session = _session(config, layers, camera, bundle, vision, "replay")
     session["inputs"] = _input_hashes(request)
@@ -137,7 +140,8 @@ def replay_flight(
         sampler=CleanSampler(config.flightlog.clean_samples, request.source.name),
         follow=follow,
         host_ns=SystemClock().now_mono_ns,
-        camera_offset_m=config.vehicle.mount.offset_m,
+        camera_offset_m=offset_m,
+        camera_rpy=rpy,
         notes=tuple(poses.problems) if poses else (),
     )
     agent = Agent(parts, mode="replay", source=request.source.name)
@@ -163,6 +167,7 @@ def run_live(
         AgentError: before the first frame: camera, vehicle, model, configuration or output folder cannot be used.
     """
     connected = config.vehicle.link.connection is not None
+    config.marking.check_evidence(config.inspection.confirm_log_odds)
     if config.marking.armed and config.marking.paints and not connected:
         raise ConfigError(
             f"marking.armed: found true with sprayer {config.marking.sprayer}, but vehicle.link.connection is not set; "
@@ -189,6 +194,7 @@ def run_live(
             cleanup.callback(lambda: marker.close(clock.now_mono_ns()) if marker else None)
             link.on_change(lambda change: marker.interrupt(change) if marker and change != "arm" else None)
             projector = _live_projector(config, camera, link, clock, stopped)
+        offset_m, rpy = _camera_on_vehicle(projector)
         parts = Parts(
             camera=camera,
             vision=vision,
@@ -201,7 +207,8 @@ def run_live(
             sampler=CleanSampler(config.flightlog.clean_samples, writer.folder.name),
             follow=lambda _frame: None,
             host_ns=clock.now_mono_ns,
-            camera_offset_m=config.vehicle.mount.offset_m,
+            camera_offset_m=offset_m,
+            camera_rpy=rpy,
         )
         agent = Agent(parts, mode="run", source=str(camera.describe().get("source", "camera")))
         tally, error = agent.fly(stopped=stopped, on_frame=on_frame, max_frames=max_frames)
@@ -226,7 +233,12 @@ def run_spray_test(
     """
     clock = SystemClock()
     link = None
-    if config.vehicle.link.connection is not None and not no_vehicle:
+    if config.vehicle.link.connection is not None:
+        if no_vehicle:
+            raise SprayerError(
+                f"--no-vehicle: vehicle.link.connection is set ({config.vehicle.link.connection}), so the vehicle is "
+                "asked whether it is armed"
+            )
         link = _open_link(config, clock, None)
     try:
         return spray_test(
@@ -375,6 +387,17 @@ def _first_poses(link: MavlinkLink, clock: SystemClock, stopped: Callable[[], bo
         if isinstance(pose, Pose):
             poses.append(pose)
     return poses
+
+
+def _camera_on_vehicle(projector: Projector) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Offset (forward, right, down; m) and roll, pitch, yaw (rad) of the camera, as calibrated or configured."""
+    if not isinstance(projector, WallProjector):
+        return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    camera = projector.camera
+    right, down, forward = (camera.mount[:, axis] for axis in range(3))
+    pitch = math.asin(float(np.clip(-forward[2], -1.0, 1.0)))
+    rpy = (math.atan2(float(right[2]), float(down[2])), pitch, math.atan2(float(forward[1]), float(forward[0])))
+    return camera.offset_m, rpy
 
 
 def _image_projector(config: AgentConfig) -> Projector:

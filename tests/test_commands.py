@@ -333,3 +333,28 @@ def test_the_reference_can_be_printed(run: Run) -> None:
     code, out, _ = run("config", "--reference")
     assert code == 0
     assert "standoff_m: 2.0" in out
+
+
+def test_spray_test_opens_the_configured_valve_and_says_when(run: Run, tmp_path: Path) -> None:
+    edges = tmp_path / "edges.txt"
+    code, out, err = run(
+        "spray-test", "--yes", "--no-vehicle", "--open-ms", 40, "--pulses", 1,
+        "--set", "marking.sprayer=trace", "--set", f"marking.trace.path={edges}",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "pulse" in out.lower()
+    levels = [line.split()[1] for line in edges.read_text().splitlines()]
+    assert "1" in levels
+    assert levels[-1] == "0", "the valve must be left closed"
+
+
+def test_spray_test_refuses_where_nobody_knows_whether_the_vehicle_is_armed(run: Run, tmp_path: Path) -> None:
+    edges = tmp_path / "edges.txt"
+    trace = ("--set", "marking.sprayer=trace", "--set", f"marking.trace.path={edges}")
+    code, _, err = run("spray-test", "--yes", *trace)
+    assert code == 7
+    assert "no vehicle connection" in err
+    code, _, err = run("spray-test", "--yes", "--no-vehicle", *trace, "--set", "vehicle.link.connection=udpin:127.0.0.1:14999")
+    assert code == 7
+    assert "--no-vehicle" in err
+    assert not edges.exists() or "1" not in [line.split()[1] for line in edges.read_text().splitlines()]

@@ -144,6 +144,7 @@ def test_other_components_and_other_vehicles_are_not_believed(rig: Rig) -> None:
         rig.autopilot.send(rtl_armed, system, component)
     time.sleep(0.3)
     assert (rig.state().mode, rig.state().armed) == ("LOITER", False)
+    assert not {"mode change", "arm", "disarm"} & set(rig.changes)
 
 
 def test_a_silent_autopilot_is_a_lost_link_and_its_return_a_recovery(rig: Rig) -> None:
