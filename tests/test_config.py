@@ -119,3 +119,9 @@ def test_a_password_in_an_override_shows_neither_in_a_label_nor_in_a_message() -
 def test_a_mistake_in_an_override_names_the_override() -> None:
     with pytest.raises(ConfigError, match=r"--set surface\.standoff_m=-2: surface\.standoff_m: found -2"):
         load_config(None, None, ["surface.standoff_m=-2"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_loads_and_changes_something(path: Path) -> None:
+    config, _ = load_config(None, path)
+    assert config != AgentConfig()
