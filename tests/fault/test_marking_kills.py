@@ -246,8 +246,10 @@ def test_there_are_at_least_two_hundred_kills() -> None:
     assert PARENT_KILLED + PARENT_KILLED_AT_START + GUARD_TERMINATED + GUARD_KILLED >= 200
 
 
+# A shell that starts the tests in the background ignores SIGINT for them; the agent at a terminal does not.
 CLIENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from drone_agent.clock import SystemClock
 from drone_agent.marking.build import build_sprayer
 from drone_agent.marking.settings import BudgetSettings, GuardSettings, MarkingSettings, TraceSettings
