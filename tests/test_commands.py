@@ -354,7 +354,9 @@ def test_spray_test_refuses_where_nobody_knows_whether_the_vehicle_is_armed(run:
     code, _, err = run("spray-test", "--yes", *trace)
     assert code == 7
     assert "no vehicle connection" in err
-    code, _, err = run("spray-test", "--yes", "--no-vehicle", *trace, "--set", "vehicle.link.connection=udpin:127.0.0.1:14999")
+    code, _, err = run(
+        "spray-test", "--yes", "--no-vehicle", *trace, "--set", "vehicle.link.connection=udpin:127.0.0.1:14999"
+    )
     assert code == 7
     assert "--no-vehicle" in err
     assert not edges.exists() or "1" not in [line.split()[1] for line in edges.read_text().splitlines()]
