@@ -103,7 +103,8 @@ class Agent:
         """
         error: AgentError | None = None
         started_ns = self._parts.host_ns()
-        reason = "completed"
+        # Also what a bug leaves behind: only a flight that came to its end says so.
+        reason = "error"
         try:
             self._begin()
             for frame in self._timed_frames():
@@ -115,8 +116,10 @@ class Agent:
                 if max_frames is not None and self._tally.frames >= max_frames:
                     reason = "max_frames"
                     break
+            else:
+                reason = "completed"
         except AgentError as broken:
-            error, reason = broken, "error"
+            error = broken
         finally:
             # Whatever happened: first the valve, then the log.
             late = self._close_valve()
