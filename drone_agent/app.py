@@ -35,16 +35,16 @@ from drone_agent.marking.build import build_sprayer
 from drone_agent.marking.ledger import Ledger, restore
 from drone_agent.marking.marker import Marker
 from drone_agent.marking.spray_test import SprayTestResult, spray_test
-from drone_agent.ports import Camera, Classifier, Clock
+from drone_agent.ports import Camera, Clock
 from drone_agent.values import Event, Frame, Pose
 from drone_agent.vehicle.clocksync import check_same_flight
 from drone_agent.vehicle.geometry import CameraModel, WallProjector, configured_faces, fit_face
 from drone_agent.vehicle.link import MavlinkLink
 from drone_agent.vehicle.patient import PatientPoses
 from drone_agent.vehicle.tlog import TlogPoseSource
-from drone_agent.vision.bundle import Bundle, load_bundle
-from drone_agent.vision.ort import OrtClassifier
-from drone_agent.vision.pipeline import Vision, open_vision
+from drone_agent.vision.bundle import Bundle
+from drone_agent.vision.ort import open_classifier
+from drone_agent.vision.pipeline import Vision, open_vision, vision_with
 from drone_agent.vision.preprocess import read_image
 from drone_agent.vision.settings import VisionSettings
 
@@ -101,11 +101,11 @@ def replay_flight(
         AgentError: before the first frame: input, model, configuration or output folder cannot be used. Later errors
             end the flight and are in the outcome.
     """
-    bundle = load_bundle(config.vision.model, file=config.vision.file)
-    vision = open_vision(config.vision)
+    classifier = open_classifier(config.vision)
+    bundle, vision = classifier.bundle, vision_with(classifier, config.vision)
     times = read_frame_times(request.frames) if request.frames else None
     silence_decoders()
-    camera = open_recording(request.source, read_image, frames_csv=request.frames)
+    camera = open_recording(request.source, read_image, times=times)
     poses = TlogPoseSource(request.telemetry, config.vehicle) if request.telemetry else None
     projector = _projector(config, request, poses, times)
     offset_m, rpy = _camera_on_vehicle(projector)
@@ -174,8 +174,8 @@ def run_live(
             "allowed is marking.armed: false, or a connection"
         )
     clock = SystemClock()
-    bundle = load_bundle(config.vision.model, file=config.vision.file)
-    vision = open_vision(config.vision)
+    classifier = open_classifier(config.vision)
+    bundle, vision = classifier.bundle, vision_with(classifier, config.vision)
     camera = open_live_camera(config, clock)
     writer, ledger = _live_log(config, out, clock, _session(config, layers, camera, bundle, vision, "run"))
     with ExitStack() as cleanup:
@@ -265,17 +265,6 @@ def image_scorer(settings: VisionSettings, *, file: str | None = None) -> Vision
     """
     silence_decoders()
     return open_vision(settings.model_copy(update={"file": file, "threads": min(4, os.cpu_count() or 1)}))
-
-
-def open_classifier(settings: VisionSettings) -> Classifier:
-    """The model alone, for `check`.
-
-    Raises:
-        ModelRejected: the bundle cannot be used.
-    """
-    return OrtClassifier(
-        load_bundle(settings.model, file=settings.file), threads=settings.threads, batch=settings.batch
-    )
 
 
 def open_live_camera(config: AgentConfig, clock: Clock | None = None) -> Camera:

@@ -94,7 +94,7 @@ def _installed(name: str) -> bool:
 
 
 def _model(config: AgentConfig) -> CheckLine:
-    from drone_agent.app import open_classifier
+    from drone_agent.vision.ort import open_classifier
 
     try:
         classifier = open_classifier(config.vision)

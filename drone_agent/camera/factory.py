@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drone_agent.camera.folder import FolderCamera
-from drone_agent.camera.frames_csv import read_frame_times
+from drone_agent.camera.frames_csv import FrameTimes
 from drone_agent.camera.opencv import OpenCvCapture, VideoFileCamera, source_name
 from drone_agent.camera.settings import CameraSettings
 from drone_agent.camera.supervise import LiveCamera
@@ -19,7 +19,7 @@ def open_recording(
     source: Path,
     read_image: Callable[[Path], Image],
     *,
-    frames_csv: Path | None = None,
+    times: FrameTimes | None = None,
     fps: float | None = None,
 ) -> VideoFileCamera | FolderCamera:
     """A recording: a video file, or a folder of pictures.
@@ -27,7 +27,7 @@ def open_recording(
     Args:
         source: the file or folder.
         read_image: decodes one picture to BGR uint8; raises InputError where it cannot.
-        frames_csv: when each frame was taken.
+        times: when each frame was taken (`frames_csv.read_frame_times`).
         fps: frames a second where there is no table: for a folder 1 if not given, for a video what the file states.
 
     Raises:
@@ -35,7 +35,6 @@ def open_recording(
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    times = read_frame_times(frames_csv) if frames_csv else None
     if source.is_dir():
         return FolderCamera(source, read_image, times, fps=fps or 1.0)
     return VideoFileCamera(source, times, fps=fps)

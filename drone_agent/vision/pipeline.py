@@ -12,7 +12,7 @@ from typing import Any
 from drone_agent.ports import Classifier
 from drone_agent.values import Frame, Image, Tile, TileScore, Verdict
 from drone_agent.vision.bundle import GsdBand
-from drone_agent.vision.ort import open_classifier
+from drone_agent.vision.ort import OrtClassifier, open_classifier
 from drone_agent.vision.preprocess import TILE_PX, to_tile
 from drone_agent.vision.quality import assess
 from drone_agent.vision.settings import QualitySettings, TilingSettings, VisionSettings
@@ -148,6 +148,10 @@ def open_vision(settings: VisionSettings) -> Vision:
     Raises:
         ModelRejected: the bundle or the runtime is not usable.
     """
-    classifier = open_classifier(settings)
+    return vision_with(open_classifier(settings), settings)
+
+
+def vision_with(classifier: OrtClassifier, settings: VisionSettings) -> Vision:
+    """The pipeline of `settings` around a classifier that is open already."""
     bundle = classifier.bundle
     return Vision(classifier, settings.tiling, settings.quality, tile_px=bundle.tile_px, gsd=bundle.gsd)

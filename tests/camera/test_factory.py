@@ -5,6 +5,7 @@ import pytest
 
 from drone_agent.camera.factory import open_camera, open_recording
 from drone_agent.camera.folder import FolderCamera
+from drone_agent.camera.frames_csv import read_frame_times
 from drone_agent.camera.opencv import VideoFileCamera
 from drone_agent.camera.settings import CameraSettings
 from drone_agent.camera.supervise import LiveCamera
@@ -17,8 +18,8 @@ from tests.camera.videos import make_video, numbered_image, write_times
 def test_a_file_is_a_video_and_a_folder_is_a_series_of_pictures(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.avi", 3)
     assert cv2.imwrite(str(tmp_path / "a.png"), numbered_image(0))
-    table = write_times(tmp_path / "frames.csv", 3)
-    assert isinstance(open_recording(video, read_image, frames_csv=table), VideoFileCamera)
+    times = read_frame_times(write_times(tmp_path / "frames.csv", 3))
+    assert isinstance(open_recording(video, read_image, times=times), VideoFileCamera)
     assert isinstance(open_recording(tmp_path, read_image), FolderCamera)
 
 
