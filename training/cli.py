@@ -8,7 +8,7 @@ import logging
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -68,12 +68,36 @@ def split(
         console.print(f"{path}: {len(rows)} photographs in {len({row.group for row in rows})} groups: {shares}")
 
 
+COMMAND_MODULES: Final = (
+    "training.data.sources_command",
+    "training.data.audit_command",
+    "training.data.split_command",
+    "training.data.preview_command",
+    "training.models.command",
+    "training.engine.command",
+    "training.evaluation.commands",
+    "training.evaluation.cross_command",
+    "training.evaluation.robustness_command",
+    "training.evaluation.explain_command",
+    "training.study.command",
+    "training.export.commands",
+    "training.journal.command",
+)
+"""Each brings `register(app)`; what a command needs is imported when it runs."""
+
+
 def _register_further_commands() -> None:
     """Add the commands of the packages that bring their own."""
-    for package in ("evaluation", "export"):
-        name = f"training.{package}.commands"
-        if importlib.util.find_spec(name) is not None:
+    for name in COMMAND_MODULES:
+        if _is_there(name):
             importlib.import_module(name).register(app)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def main() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import ConfigError
 
-__all__ = ["ConfigError", "TrainConfig", "load_config"]
+__all__ = ["ConfigError", "Strict", "TrainConfig", "load_config", "read_settings"]
+
+Settings = TypeVar("Settings", bound="Strict")
 
 
 class Strict(BaseModel):
@@ -110,7 +112,12 @@ class TrainConfig(Strict):
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a training configuration.
+    """Read a training configuration; raises as `read_settings` does."""
+    return read_settings(path, TrainConfig)
+
+
+def read_settings(path: Path, kind: type[Settings]) -> Settings:
+    """Read the YAML file of a command.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or out of range.
@@ -122,7 +129,7 @@ def load_config(path: Path) -> TrainConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({error})") from error
     try:
-        return TrainConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from training.progress import console, progress_bar
 
 if TYPE_CHECKING:
     from training.evaluation.evaluate import Scorer
     from training.evaluation.threshold import Scored
-
-console = Console()
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +51,6 @@ def evaluate_command(
         thin,
     )
     from training.evaluation.threshold import ThresholdError, bars_for
-    from training.export.commands import progress_bar
     from training.export.onnx import ExportError
 
     torch.set_num_threads(threads)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
-console = Console()
+from training.progress import console, progress_bar
 
 
 def register(app: typer.Typer) -> None:
@@ -82,34 +79,6 @@ def export_command(
         f"See {options.out / 'CARD.md'}.",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar for one piece of work; where nobody watches, one line at its end."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description:<44}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total)
-
-        def advance(steps: int) -> None:
-            progress.advance(task, steps)
-
-        yield advance
 
 
 def _commands(checkpoint: Path) -> tuple[str, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -48,6 +47,7 @@ from training.export.quantize import (
     sensitivities,
 )
 from training.models import parameter_count
+from training.progress import Step
 
 ARCHITECTURES: Final = {
     "opnet": "OPNet",
@@ -64,9 +64,6 @@ GSD_BASIS: Final = (
 
 MAX_SET_DIFFERENCE: Final = 0.005
 """Difference between float and 8 bit on one set that makes the export look for a better way of rounding."""
-
-Step = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Announces a piece of work and its number of steps; gives a callable that takes the steps done (a progress bar)."""
 
 log = logging.getLogger(__name__)
 
