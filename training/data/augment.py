@@ -5,6 +5,7 @@ Speed matters: on two cores a network takes about 25 ms a tile, so a tile must b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -83,7 +84,8 @@ class Appearance:
 
     Args:
         preset: "none"; "published" (brightness 0.3, contrast 0.3, saturation 0.2); "field" (exposure, white balance,
-            colour cast, focus and motion blur, loss of resolution, noise, JPEG, shadow edges, cables).
+            colour cast, focus and motion blur, loss of resolution, noise, JPEG, shadow edges, marks of paint, joints,
+            cables, hairs). Nothing that is drawn is a crack, so the label stays.
         seed: of the bank of noise.
     """
 
@@ -102,25 +104,16 @@ class Appearance:
         return self._field(tile, rng)
 
     def _field(self, tile: Image, rng: Generator) -> Image:
-        dice = rng.random(8)
-        if dice[0] < 0.10:
-            tile = _cable(tile, rng)
-        if dice[1] < 0.12:
-            tile = _shadow(tile, rng)
-        if dice[2] < 0.45:
-            tile = _colour(tile, rng)
+        for chance, change in _ON_THE_WALL:
+            if rng.random() < chance:
+                tile = change(tile, rng)
         tile = self._light(tile, rng, 0.35, 0.40, gamma=0.30, balance=0.10)
-        if dice[3] < 0.30:
-            tile = _blur(tile, rng)
-        if dice[4] < 0.10:
-            tile = _resample(tile, rng)
-        if dice[5] < 0.08:
-            tile = _sharpen(tile, rng)
-        if dice[6] < 0.35:
+        for chance, change in _IN_THE_CAMERA:
+            if rng.random() < chance:
+                tile = change(tile, rng)
+        if rng.random() < 0.35:
             tile = self._grain(tile, rng)
-        if dice[7] < 0.25:
-            tile = _jpeg(tile, rng)
-        return tile
+        return _jpeg(tile, rng) if rng.random() < 0.25 else tile
 
     def _light(
         self, tile: Image, rng: Generator, brightness: float, contrast: float, *, gamma: float, balance: float
@@ -228,3 +221,83 @@ def _cable(tile: Image, rng: Generator) -> Image:
         lineType=cv2.LINE_AA,
     )
     return drawn
+
+
+def _hair(tile: Image, rng: Generator) -> Image:
+    """Draw a hair or fibre on the lens or the wall: one thin, even, smoothly curved line with loose ends."""
+    side = tile.shape[0]
+    point, heading = rng.uniform(0.1, 0.9, 2) * side, float(rng.uniform(0, 2 * np.pi))
+    bend = float(rng.normal(0, 0.05))
+    points = [point]
+    for _ in range(int(rng.integers(12, 40))):
+        heading += bend + float(rng.normal(0, 0.03))
+        point = point + side / 60 * np.array([np.cos(heading), np.sin(heading)])
+        points.append(point)
+    return _line(tile, np.array(points), rng, thickness=1, softness=float(rng.uniform(0, 1.0)))
+
+
+def _joint(tile: Image, rng: Generator) -> Image:
+    """Draw one or two straight joints of a slab or a formwork panel: even width, from border to border."""
+    side = tile.shape[0]
+    angle = float(rng.integers(2)) * np.pi / 2 + float(rng.normal(0, 0.08))
+    for turn in (0.0, np.pi / 2)[: int(rng.integers(1, 3))]:
+        along = np.array([np.cos(angle + turn), np.sin(angle + turn)])
+        middle = rng.uniform(0.05, 0.95, 2) * side
+        ends = np.array([middle - 2 * side * along, middle + 2 * side * along])
+        tile = _line(tile, ends, rng, thickness=int(rng.integers(1, 5)), softness=float(rng.uniform(0, 1.5)))
+    return tile
+
+
+def _line(tile: Image, points: NDArray[np.float64], rng: Generator, *, thickness: int, softness: float) -> Image:
+    """Darken (seldom lighten) the tile along a line."""
+    drawn = np.zeros(tile.shape[:2], np.float32)
+    cv2.polylines(
+        drawn,
+        [np.rint(points * 8).astype(np.int32)],
+        isClosed=False,
+        color=1.0,
+        thickness=thickness,
+        lineType=cv2.LINE_AA,
+        shift=3,
+    )
+    if softness > 0.3:
+        drawn = np.asarray(cv2.GaussianBlur(drawn, (0, 0), softness), np.float32)
+    depth = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.85 else -float(rng.uniform(0.1, 0.5))
+    return np.clip(tile * (1 - depth * drawn[:, :, None]), 0, 255).astype(np.uint8)
+
+
+def _paint(tile: Image, rng: Generator) -> Image:
+    """Spray a mark: a round, soft-edged dot of strong colour with drops around it, seldom a drawn line or circle."""
+    side = tile.shape[0]
+    colour = [float(v) for v in rng.permutation([float(rng.uniform(0, 70)), float(rng.uniform(0, 255)), 235.0])]
+    cover = np.zeros(tile.shape[:2], np.float32)
+    centre = [int(v) for v in rng.uniform(0, side, 2)]
+    if rng.random() < 0.6:
+        radius = float(rng.uniform(0.03, 0.16)) * side
+        cv2.circle(cover, centre, round(radius), 1.0, -1, cv2.LINE_AA)
+        for _ in range(int(rng.integers(0, 25))):
+            drop = np.array(centre) + rng.normal(0, radius * 1.1, 2)
+            cv2.circle(cover, [int(v) for v in drop], int(rng.integers(1, 3)), 1.0, -1, cv2.LINE_AA)
+    elif rng.random() < 0.5:
+        cv2.circle(cover, centre, int(rng.uniform(0.1, 0.4) * side), 1.0, int(rng.integers(2, 6)), cv2.LINE_AA)
+    else:
+        end = [int(v) for v in rng.uniform(0, side, 2)]
+        cv2.line(cover, centre, end, 1.0, int(rng.integers(3, 9)), cv2.LINE_AA)
+    cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.5, 2.5)))[:, :, None] * float(rng.uniform(0.6, 0.95))
+    return np.clip(tile * (1 - cover) + np.array(colour) * cover, 0, 255).astype(np.uint8)
+
+
+_Change = Callable[[Image, Generator], Image]
+
+_ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
+    (0.05, _paint),
+    (0.06, _joint),
+    (0.08, _cable),
+    (0.05, _hair),
+    (0.12, _shadow),
+    (0.45, _colour),
+)
+"""What the field preset does before the light varies, each with its chance."""
+
+_IN_THE_CAMERA: Final[tuple[tuple[float, _Change], ...]] = ((0.30, _blur), (0.10, _resample), (0.08, _sharpen))
+"""What it does after."""

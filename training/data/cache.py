@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import read_image
-from training.data.sources import Archive, Item, Source, read_mask
+from training.data.sources import CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
-from training.data.synthetic import draw
+from training.data.synthetic import Donor, draw, lift
 from training.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LAYOUT: Final = 2
 """Raised whenever the way of decoding changes."""
 
-SYNTHETIC_VERSION: Final = 1
+SYNTHETIC_VERSION: Final = 2
 """Raised whenever the way of drawing changes."""
 
 
@@ -113,17 +113,22 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
 
 
 def draw_synthetic(
-    textures: Sequence[tuple[Photographs, list[int]]], cache: Path, count: int, seed: int
+    textures: Sequence[tuple[Photographs, list[int]]],
+    donors: Sequence[tuple[Photographs, list[int]]],
+    cache: Path,
+    count: int,
+    seed: int,
 ) -> Photographs:
     """Return `count` drawn pictures with masks, every second one cracked; draw them if they are not cached.
 
     Args:
         textures: data sets and the indices of their training photographs, from which sound squares are cut.
+        donors: data sets with masks and the indices of their training photographs, whose cracks and joints are lifted.
         cache: folder of the cache.
         count: number of pictures.
         seed: decides all of them.
     """
-    sources = "+".join(photographs.sha256[:12] for photographs, _ in textures)
+    sources = "+".join(photographs.sha256[:12] for photographs, _ in [*textures, *donors])
     name = f"synthetic-{SYNTHETIC_VERSION}-{seed}-{count}-{sources}"
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     folder = cache / f"synthetic-{sha256[:12]}"
@@ -134,10 +139,11 @@ def draw_synthetic(
         shape = (count, SYNTHETIC_PX, SYNTHETIC_PX)
         images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
         masks = np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
+        cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
         for index in range(count):
             rng = np.random.default_rng((seed, index))
             photographs, indices = textures[int(rng.integers(len(textures)))]
-            drawn = draw(_texture(photographs, indices, rng), rng, cracked=index % 2 == 1)
+            drawn = draw(_texture(photographs, indices, rng), rng, cracked=index % 2 == 1, cracks=cracks, joints=joints)
             images[index], masks[index] = drawn.image, drawn.mask
         images.flush()
         masks.flush()
@@ -150,6 +156,18 @@ def draw_synthetic(
         np.load(folder / "images.npy", mmap_mode="r"),
         np.load(folder / "masks.npy", mmap_mode="r"),
     )
+
+
+def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> list[Donor]:
+    found = []
+    for photographs, indices in donors:
+        if photographs.masks is None:
+            raise DataError(f"{photographs.name}: has no masks, nothing can be lifted off it")
+        for index in indices:
+            donor = lift(np.asarray(photographs.images[index]), np.asarray(photographs.masks[index]), value)
+            if donor is not None:
+                found.append(donor)
+    return found
 
 
 def _texture(photographs: Photographs, indices: list[int], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -53,11 +53,13 @@ class Recipe:
 RECIPES: Final[dict[str, Recipe]] = {
     # beyond 1 the photograph is mirrored at its border: METU's cracks are much wider than those a drone sees
     "metu-ccic": Recipe({"crack": 0.5, "plain": 0.5}, (0.75, 1.9), whole=True),
-    "uav75": Recipe({"crack": 0.5, "joint": 0.3, "plain": 0.2}, (0.60, 1.60)),
-    "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.3)),
-    "uavcrack": Recipe({"crack": 0.7, "plain": 0.3}, (0.65, 1.4)),
+    # up to the whole photograph in one tile: cracks of a pixel, as on walls taken from afar
+    "uav75": Recipe({"crack": 0.5, "joint": 0.3, "plain": 0.2}, (0.55, 2.2)),
+    "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.4)),
+    # few plain ones: these photographs hold cracks that nobody marked
+    "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5)),
     "not-concrete": Recipe({"plain": 1.0}, (0.3, 1.0), whole=True),
-    SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.6, 1.3)),
+    SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.5, 1.3)),
 }
 
 
@@ -221,7 +223,8 @@ def load_samplers(
     for name in names:
         if name == SYNTHETIC:
             textures = opened_source("metu-ccic"), opened_source("uav75")
-            photographs = draw_synthetic(textures, cache, synthetic_count, seed)
+            donors = opened_source("uav75"), opened_source("uavcrack")
+            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), RECIPES[name])

@@ -1,12 +1,14 @@
 """What do walls look like of which no photograph may be trained on? Bricks, planks, slabs, cables; and cracks on them.
 
 The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the
-pictures are sound, half have one to three drawn cracks, on the same kinds of background: what tells them apart is the
-crack alone.
+pictures are sound, half have one to three cracks, on the same kinds of background: what tells them apart is the crack
+alone. Cracks are drawn, or transplanted: how much darker a real crack makes its photograph, pixel by pixel, is lifted
+off one wall and laid on another. Real formwork joints are transplanted onto sound pictures the same way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from training.data.sources import CRACK, JOINT
 
 SIDE_PX: Final = 256
+TRANSPLANTED: Final = 0.6
+"""Share of the cracked pictures whose crack is transplanted, not drawn."""
+MIN_CRACK_PX: Final = 80
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
 
@@ -30,13 +35,65 @@ class Drawn:
     mask: Image
 
 
-def draw(texture: Image, rng: Generator, *, cracked: bool) -> Drawn:
+@dataclass(frozen=True)
+class Donor:
+    """What can be lifted off a photograph: `shade` float32 [H, W], 1 outside, below 1 where it is darker; its mask."""
+
+    shade: Float
+    mask: Image
+
+
+MAX_HALF_PX: Final = 6.0
+"""Half of the width up to which something is lifted."""
+MARGIN_PX: Final = 4
+"""Masks lie a pixel or two beside the crack, and its lips are shaded: so much more is lifted."""
+
+
+def lift(image: Image, mask: Image, value: int) -> Donor | None:
+    """Lift what the mask marks with `value` off a photograph.
+
+    The background under it is filled in from its surroundings (Telea, 2004), and the quotient of picture and background
+    is the shade.
+
+    Args:
+        image: BGR uint8 [H, W, 3].
+        mask: uint8 [H, W].
+        value: `CRACK` or `JOINT`.
+
+    Returns:
+        None if too little is marked to be of use, or so wide a place that its background cannot be guessed.
+    """
+    marked = np.where(mask == value, np.uint8(255), np.uint8(0))
+    if (
+        np.count_nonzero(marked) < MIN_CRACK_PX
+        or float(cv2.distanceTransform(marked, cv2.DIST_L2, 3).max()) > MAX_HALF_PX
+    ):
+        return None
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1))
+    wide = cv2.dilate(marked, kernel)
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    background = cv2.inpaint(grey, wide, 3, cv2.INPAINT_TELEA).astype(np.float32)
+    shade = np.clip((grey + 1.0) / (background + 1.0), 0.15, 1.15)
+    weight = cv2.GaussianBlur(wide.astype(np.float32) / 255, (0, 0), 1.5) * (wide > 0)
+    return Donor(np.asarray(1 + weight * (shade - 1), np.float32), np.where(marked > 0, np.uint8(value), np.uint8(0)))
+
+
+def draw(
+    texture: Image,
+    rng: Generator,
+    *,
+    cracked: bool,
+    cracks: Sequence[Donor] = (),
+    joints: Sequence[Donor] = (),
+) -> Drawn:
     """Draw one picture on a texture.
 
     Args:
         texture: BGR uint8 [256, 256, 3] without a crack.
         rng: decides everything.
-        cracked: whether cracks are drawn.
+        cracked: whether there are cracks.
+        cracks: lifted off training photographs; without any all cracks are drawn.
+        joints: likewise.
     """
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     canvas = texture.astype(np.float32)
@@ -51,11 +108,24 @@ def draw(texture: Image, rng: Generator, *, cracked: bool) -> Drawn:
         canvas = _stains(canvas, rng)
     if rng.random() < 0.2:
         canvas = _cables(canvas, rng)
+    if joints and rng.random() < (0.15 if cracked else 0.3):
+        canvas = _transplant(canvas, mask, joints[int(rng.integers(len(joints)))], rng)
     if cracked:
-        for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
-            canvas = _crack(canvas, mask, rng)
+        canvas = _crack_it(canvas, mask, cracks, rng)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Drawn(image, mask)
+
+
+def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
+    if cracks and rng.random() < TRANSPLANTED:
+        for _ in range(20):  # where little of a crack falls into the picture another is laid on top
+            canvas = _transplant(canvas, mask, cracks[int(rng.integers(len(cracks)))], rng)
+            if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
+                break
+        return canvas
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
+        canvas = _crack(canvas, mask, rng)
+    return canvas
 
 
 def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
@@ -215,3 +285,25 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     if rng.random() < 0.3:  # one lit lip
         gain += 0.15 * depth * np.roll(soft, int(rng.integers(1, 3)), axis=int(rng.integers(2)))
     return np.asarray(canvas * gain[:, :, None], np.float32)
+
+
+def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Float:
+    """Lay a lifted crack or joint on the canvas, turned, mirrored, at another size and strength."""
+    side = donor.mask.shape[0]
+    spots = np.argwhere(donor.mask > 0)
+    y, x = spots[int(rng.integers(len(spots)))] + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
+    zoom, angle = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))), float(rng.uniform(0, 2 * np.pi))
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    shift = np.array([np.clip(x, 0, side), np.clip(y, 0, side)]) - linear @ np.full(2, SIDE_PX / 2)
+    matrix = np.hstack([linear, shift[:, None]])
+    size = (SIDE_PX, SIDE_PX)
+    shade = cv2.warpAffine(
+        donor.shade, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=1.0,
+    )  # fmt: skip
+    marked = cv2.warpAffine(donor.mask, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    np.maximum(mask, np.asarray(marked, np.uint8), out=mask)
+    strength = float(rng.uniform(0.7, 1.3))
+    return np.asarray(canvas * np.clip(1 + strength * (shade - 1), 0.05, 1.3)[:, :, None], np.float32)

