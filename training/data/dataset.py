@@ -39,6 +39,16 @@ EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a tile was cut: number of the decoded photograph, corner and side of the square in its pixels."""
+
+    index: int
+    top: int
+    left: int
+    side: int
+
+
+@dataclass(frozen=True)
 class EvaluationSet:
     """Labelled tiles in a fixed order.
 
@@ -49,6 +59,7 @@ class EvaluationSet:
         groups: photograph or twin group of each tile; intervals are resampled by it.
         kinds: "crack", "joint", "plain" or "negative" of each tile.
         masks: uint8 [N, 224, 224], 255 where a crack is, or None where the set has no masks.
+        origins: where each tile was cut, so that it can be cut anew at another scale; None for tiles made otherwise.
     """
 
     name: str
@@ -57,6 +68,7 @@ class EvaluationSet:
     groups: list[str]
     kinds: list[str]
     masks: NDArray[np.uint8] | None = None
+    origins: list[Origin] | None = None
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -71,6 +83,7 @@ class EvaluationSet:
             [self.groups[index] for index in indices],
             [self.kinds[index] for index in indices],
             None if self.masks is None else self.masks[indices],
+            None if self.origins is None else [self.origins[index] for index in indices],
         )
 
 
@@ -81,6 +94,7 @@ class _Cut:
     image: NDArray[np.uint8]
     kind: str
     group: str
+    origin: Origin
     mask: NDArray[np.uint8] | None = None
 
 
@@ -128,7 +142,12 @@ def evaluation_tiles(
         groups=[cut.group for cut in cuts],
         kinds=[cut.kind for cut in cuts],
         masks=np.stack([_shrink_mask(mask) for mask in masks]) if len(masks) == len(cuts) else None,
+        origins=[cut.origin for cut in cuts],
     )
+
+
+def _all_of(photographs: Photographs, index: int) -> Origin:
+    return Origin(index, 0, 0, photographs.images.shape[1])
 
 
 def _shrink_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -142,11 +161,12 @@ def _shrink_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _whole(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     label = photographs.items[index].label
     mask = None if photographs.masks is None else np.asarray(photographs.masks[index])
-    return [_Cut(np.asarray(photographs.images[index]), "crack" if label or label is None else "negative", group, mask)]
+    kind = "crack" if label or label is None else "negative"
+    return [_Cut(np.asarray(photographs.images[index]), kind, group, _all_of(photographs, index), mask)]
 
 
 def _quay(photographs: Photographs, index: int, group: str) -> list[_Cut]:
-    return [_Cut(np.asarray(photographs.images[index]), "crack", group)]
+    return [_Cut(np.asarray(photographs.images[index]), "crack", group, _all_of(photographs, index))]
 
 
 def _grid(side: int, crop: int) -> list[tuple[int, int]]:
@@ -170,7 +190,7 @@ def _masked_crops(photographs: Photographs, index: int, group: str, crop: int) -
         mask = np.asarray(masks[index][area])
         kind = kind_of(mask)
         if kind is not None:
-            cuts.append(_Cut(np.asarray(image[area]), kind, group, mask))
+            cuts.append(_Cut(np.asarray(image[area]), kind, group, Origin(index, top, left, crop), mask))
     return cuts
 
 
@@ -182,9 +202,11 @@ def _drone_tiles(photographs: Photographs, index: int, group: str) -> list[_Cut]
 def _everyday(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     image = np.asarray(photographs.images[index])
     crop = int(image.shape[0] * EVERYDAY_CROP_SHARE)
-    corners = _grid(image.shape[0], crop)
-    crops = [image[top : top + crop, left : left + crop] for top, left in corners]
-    return [_Cut(tile, "negative", group) for tile in (image, *crops)]
+    origins = [Origin(index, top, left, crop) for top, left in _grid(image.shape[0], crop)]
+    return [
+        _Cut(image[at.top : at.top + at.side, at.left : at.left + at.side], "negative", group, at)
+        for at in (_all_of(photographs, index), *origins)
+    ]
 
 
 _CUTTERS: Final[dict[str, Callable[[Photographs, int, str], list[_Cut]]]] = {

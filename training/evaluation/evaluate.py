@@ -189,15 +189,7 @@ def thin(tiles: EvaluationSet, limit: int | None, *, seed: int = 0) -> Evaluatio
     """At most `limit` tiles of a set, drawn at random with a seed, in their old order."""
     if limit is None or len(tiles) <= limit:
         return tiles
-    index = np.sort(np.random.default_rng(seed).permutation(len(tiles))[:limit])
-    return EvaluationSet(
-        name=tiles.name,
-        tiles=tiles.tiles[index],
-        labels=tiles.labels[index],
-        groups=[tiles.groups[i] for i in index],
-        kinds=[tiles.kinds[i] for i in index],
-        masks=None if tiles.masks is None else tiles.masks[index],
-    )
+    return tiles.subset(np.sort(np.random.default_rng(seed).permutation(len(tiles))[:limit]))
 
 
 def score(scorer: Scorer, tiles: EvaluationSet, progress: Progress | None = None) -> Scored:
