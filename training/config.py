@@ -51,8 +51,8 @@ class LossConfig(Strict):
     )
     cell_head: Literal["auxiliary", "own"] = Field(
         default="auxiliary",
-        description="whose cells that loss teaches: those of a head that is dropped at export, or the model's own, which "
-        "mean pooling does not bear (a thin crack fills few cells, so the mean of honest cells is negative)",
+        description="whose cells that loss teaches: those of a head that is dropped at export, or the model's own, "
+        "which mean pooling does not bear (a thin crack fills few cells: the mean of honest cells is negative)",
     )
     cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
 

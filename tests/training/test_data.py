@@ -14,7 +14,7 @@ from training.data.cache import fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
 from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source
-from training.data.synthetic import draw
+from training.data.synthetic import draw, lift
 from training.data.tiles import kind_of, label_of
 from training.errors import DataError
 
@@ -133,6 +133,62 @@ def test_drawn_pictures_have_cracks_only_when_asked(cracked: bool) -> None:
         drawn = draw(texture(rng, 256), rng, cracked=cracked)
         assert drawn.image.shape == (256, 256, 3)
         assert bool((drawn.mask == CRACK).any()) is cracked
+
+
+def photographed_crack(value: int = CRACK, width: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    image, mask = np.full((512, 512, 3), 160, np.uint8), np.zeros((512, 512), np.uint8)
+    cv2.polylines(
+        mask,
+        [np.array([[0, 200], [200, 260], [300, 240], [511, 330]], np.int32)],
+        isClosed=False,
+        color=value,
+        thickness=width,
+    )
+    image[mask > 0] = 64
+    return image, mask
+
+
+def test_what_is_lifted_is_how_much_darker_the_crack_is_and_nothing_else() -> None:
+    image, mask = photographed_crack()
+    donor = lift(image, mask, CRACK)
+    assert donor is not None
+    assert np.median(donor.shade[mask == CRACK]) == pytest.approx(65 / 161, abs=0.05)
+    far = cv2.dilate(mask, np.ones((15, 15), np.uint8)) == 0
+    assert np.all(donor.shade[far] == 1)
+
+
+def test_little_or_wide_damage_is_not_lifted() -> None:
+    image, mask = photographed_crack()
+    assert lift(image, mask, JOINT) is None
+    assert lift(*photographed_crack(width=30), CRACK) is None
+
+
+def test_transplanted_cracks_are_dark_where_the_mask_says_so() -> None:
+    donor = lift(*photographed_crack(), CRACK)
+    assert donor is not None
+    found = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        ground = np.full((256, 256, 3), 200, np.uint8)
+        drawn = draw(ground, rng, cracked=True, cracks=[donor])
+        bare = draw(ground, np.random.default_rng(seed), cracked=False, cracks=[donor])
+        assert not (bare.mask == CRACK).any()
+        grey = drawn.image.mean(axis=2)
+        marked = drawn.mask == CRACK
+        around = cv2.dilate(marked.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+        found += float(np.median(grey[marked])) < float(np.median(grey[around & ~marked]))
+    assert found > 34
+
+
+def test_a_transplanted_joint_is_no_crack() -> None:
+    donor = lift(*photographed_crack(JOINT), JOINT)
+    assert donor is not None
+    masks = [
+        draw(texture(np.random.default_rng(seed), 256), np.random.default_rng(seed), cracked=False, joints=[donor]).mask
+        for seed in range(20)
+    ]
+    assert all(not (mask == CRACK).any() for mask in masks)
+    assert any((mask == JOINT).any() for mask in masks)
 
 
 def test_a_batch_depends_on_its_step_alone(samplers: dict[str, SourceSampler]) -> None:

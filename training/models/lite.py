@@ -64,7 +64,8 @@ def efficientnet_lite0(
     Raises:
         FileNotFoundError: the weights are not there.
     """
-    blocks = [MBConvConfig(*row, width_mult=1.0, depth_mult=1.0, block=partial(_MBConv, se_layer=_NoSqueeze)) for row in _SETTING]  # fmt: skip
+    block = partial(_MBConv, se_layer=_NoSqueeze)
+    blocks = [MBConvConfig(*row, width_mult=1.0, depth_mult=1.0, block=block) for row in _SETTING]
     network = EfficientNet(
         blocks,
         dropout=dropout,
@@ -114,7 +115,9 @@ def _load(features: nn.Module, theirs: dict[str, Tensor]) -> None:
     shapes = [tuple(value.shape) for value in mine.values()]
     if [tuple(value.shape) for _, value in given] != shapes:
         raise ValueError("the ImageNet weights are not those of EfficientNet-Lite0")
-    state = {key: value.float() if value.is_floating_point() else value for key, (_, value) in zip(mine, given, strict=True)}  # fmt: skip
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, (_, value) in zip(mine, given, strict=True)
+    }
     _adapt_first_convolution(state)
     features.load_state_dict(state)
 
