@@ -1,14 +1,21 @@
-"""How does a result become one HTML file that opens without a network?"""
+"""How does a result become one HTML file that opens without a network, and part of a larger document later?
+
+Beside each page lies a `.json` of the same name with its sections, from which the experiment journal is put together.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from training.errors import DataError
 
 _TYPES: Final = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -64,10 +71,81 @@ def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
 
 
 def write_page(path: Path, title: str, summary: str, sections: Sequence[Section]) -> Path:
-    """Write the page of `render_page` and return its path."""
+    """Write the page of `render_page`, and its sections beside it as JSON; return the page's path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_page(title, summary, sections), encoding="utf-8")
+    content = {"title": title, "summary": summary, "sections": [_dump(section, path.parent) for section in sections]}
+    sections_beside(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def sections_beside(page: Path) -> Path:
+    """Return where the sections of a page are kept."""
+    return page.with_name(f"{page.stem}.sections.json")
+
+
+def read_sections(page: Path) -> tuple[str, str, list[Section]]:
+    """Read title, summary and sections of a page that `write_page` wrote.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    path = sections_beside(page)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["title"], content["summary"], [_load(item, page.parent) for item in content["sections"]]
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); run the command that writes it"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); run the command that writes it again") from error
+
+
+def _dump(section: Section, folder: Path) -> dict[str, Any]:
+    return {
+        "title": section.title,
+        "paragraphs": list(section.paragraphs),
+        "tables": [
+            {"headings": list(table.headings), "rows": [list(row) for row in table.rows], "note": table.note}
+            for table in section.tables
+        ],
+        "pictures": [
+            {"path": os.path.relpath(picture.path, folder), "caption": picture.caption} for picture in section.pictures
+        ],
+        "sections": [_dump(part, folder) for part in section.sections],
+    }
+
+
+def _load(content: dict[str, Any], folder: Path) -> Section:
+    return Section(
+        content["title"],
+        content["paragraphs"],
+        [Table(**table) for table in content["tables"]],
+        [Picture(folder / picture["path"], picture["caption"]) for picture in content["pictures"]],
+        [_load(part, folder) for part in content["sections"]],
+    )
+
+
+def render_markdown(title: str, summary: str, sections: Sequence[Section], place: Callable[[Path], str]) -> str:
+    """Return the same document as Markdown.
+
+    Args:
+        title: of the document.
+        summary: one paragraph below it.
+        sections: its parts.
+        place: where a picture is found from the document, as it is to be written into the link.
+    """
+    return f"# {title}\n\n{summary}\n" + "".join(_markdown(section, 2, place) for section in sections)
+
+
+def _markdown(section: Section, level: int, place: Callable[[Path], str]) -> str:
+    parts = [f"\n{'#' * level} {section.title}\n"]
+    parts += [f"\n{text}\n" for text in section.paragraphs]
+    parts += [f"\n{markdown_table(table)}" for table in section.tables]
+    parts += [f"\n![{picture.caption}]({place(picture.path)})\n\n*{picture.caption}*\n" for picture in section.pictures]
+    parts += [_markdown(part, level + 1, place) for part in section.sections]
+    return "".join(parts)
 
 
 def markdown_table(table: Table) -> str:
