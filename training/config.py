@@ -44,7 +44,14 @@ class DataConfig(Strict):
 class LossConfig(Strict):
     """What is minimised."""
 
-    pos_weight: float = Field(default=1.0, gt=0, description="weight of the cracks in the binary cross entropy")
+    kind: Literal["bce", "focal"] = Field(
+        default="bce", description="binary cross entropy, or focal loss (Lin et al. 2017), where easy tiles count less"
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, description="how much less; 0: not at all. For 'focal'")
+    focal_alpha: float | None = Field(
+        default=None, gt=0, lt=1, description="weight of the cracks, the others weigh 1 - alpha; null: both 1"
+    )
+    pos_weight: float = Field(default=1.0, gt=0, description="weight of the cracks in the loss")
     label_smoothing: float = Field(default=0.02, ge=0, lt=0.5, description="labels become s/2 and 1 - s/2")
     cell_weight: float = Field(
         default=0.5, ge=0, description="weight of the auxiliary loss on cells (0: none); its head is not exported"
@@ -55,6 +62,13 @@ class LossConfig(Strict):
         "which mean pooling does not bear (a thin crack fills few cells: the mean of honest cells is negative)",
     )
     cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
+    teacher: Path | None = Field(
+        default=None, description="checkpoint (best.pt or final.pt) of a model whose answers are learnt too"
+    )
+    teacher_weight: float = Field(default=1.0, gt=0, description="weight of the loss against the teacher")
+    teacher_temperature: float = Field(
+        default=2.0, gt=0, description="softens both answers before they are compared (Hinton et al. 2015)"
+    )
 
 
 class StageConfig(Strict):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from pathlib import Path
 
@@ -10,11 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
-from training.config import ConfigError, StageConfig, TrainConfig, load_config
-from training.data.mixture import UNKNOWN_CELLS
-from training.data.sources import CRACK
+from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
 from training.engine import checkpoint
-from training.engine.losses import cell_loss, cell_targets, tile_loss
 from training.engine.train import Trainer
 from training.engine.validation import auroc
 
@@ -108,6 +106,33 @@ def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(config: Tra
     assert cells.shape == (1, 4, 4)
 
 
+def test_a_student_resumes_exactly_and_names_its_teacher(config: TrainConfig, tmp_path: Path) -> None:
+    teacher = Trainer(config.model_copy(update={"model": ModelConfig(name="opnet-lse")}), Path("x.yaml"), tmp_path)
+    checkpoint.save(tmp_path / "teacher.pt", teacher._exportable())
+    loss = LossConfig(teacher=tmp_path / "teacher.pt", teacher_weight=0.7)
+    taught = config.model_copy(update={"loss": loss})
+    runs: dict[str, Trainer] = {}
+    for name, chosen in (("alone", config), ("straight", taught)):
+        runs[name] = Trainer(chosen, Path("x.yaml"), tmp_path / name)
+        runs[name].run()
+    killed = DyingTrainer(taught, Path("x.yaml"), tmp_path / "killed")
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = Trainer(taught, Path("x.yaml"), tmp_path / "killed")
+    resumed.resume()
+    resumed.run()
+    weights = {name: run.average.head.weight for name, run in runs.items()}
+    assert not torch.equal(weights["alone"], weights["straight"])
+    assert torch.equal(weights["straight"], resumed.average.head.weight)
+    named = checkpoint.load(tmp_path / "killed/final.pt")["teacher"]
+    assert named["sha256"] == hashlib.sha256((tmp_path / "teacher.pt").read_bytes()).hexdigest()
+    assert checkpoint.load_model(tmp_path / "killed/final.pt").pooling == "mean"
+
+    checkpoint.save(tmp_path / "teacher.pt", runs["alone"]._exportable())
+    with pytest.raises(checkpoint.CheckpointError, match="not the teacher that the run began with"):
+        Trainer(taught, Path("x.yaml"), tmp_path / "killed").resume()
+
+
 def test_training_moves_the_loss_off_chance(data_root: Path, splits: Path, cache: Path, tmp_path: Path) -> None:
     stage = {"name": "only", "px": 64, "steps": 40, "batch": 8, "lr": 3e-3, "warmup": 2, "preset": "none"}
     config = small_config(data_root, splits, cache, stages=[stage | {"sources": {"metu-ccic": 1}}])
@@ -145,29 +170,6 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(checkpoint.CheckpointError, match=r"best\.pt"):
         checkpoint.load_model(path)
-
-
-def test_cells_are_labelled_by_the_cracks_in_them() -> None:
-    cracks = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    cracks[0, 5, :20] = CRACK
-    cracks[1] = UNKNOWN_CELLS
-    targets, weights = cell_targets(cracks, torch.tensor([1.0, 1.0, 0.0]), (4, 4))
-    assert targets[0].tolist() == [[1, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
-    assert weights[0].tolist() == [[1, 1, 0, 1], [0, 0, 0, 1], [1] * 4, [1] * 4]
-    assert float(weights[1].sum()) == 0
-    assert float(weights[2].sum()) == 16
-
-
-def test_cell_loss_is_zero_where_nothing_is_known() -> None:
-    nothing = torch.zeros(2, 4, 4)
-    assert float(cell_loss(torch.randn(2, 4, 4), nothing, nothing, pos_weight=3.0)) == 0.0
-
-
-def test_tile_loss_weighs_cracks_and_smooths_labels() -> None:
-    logits, labels = torch.tensor([0.0]), torch.tensor([1.0])
-    assert float(tile_loss(logits, labels, pos_weight=3.0)) == pytest.approx(3 * math.log(2))
-    sure = torch.tensor([20.0])
-    assert float(tile_loss(sure, labels, smoothing=0.1)) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_auroc_counts_pairs_in_order() -> None:

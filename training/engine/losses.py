@@ -1,4 +1,4 @@
-"""What is minimised: the tile's label, and where masks say so the label of each cell."""
+"""What is minimised: the tile's label, the teacher's opinion, and where masks say so the label of each cell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from torch.nn import functional
 
 from training.data.mixture import UNKNOWN_CELLS
 from training.data.sources import CRACK
+
+
+def smoothed(labels: Tensor, smoothing: float) -> Tensor:
+    """Move labels [N] of 0 and 1 to s/2 and 1 - s/2 (Szegedy et al. 2016, section 7, with two classes)."""
+    return labels * (1 - smoothing) + smoothing / 2
 
 
 def tile_loss(logits: Tensor, labels: Tensor, *, pos_weight: float = 1.0, smoothing: float = 0.0) -> Tensor:
@@ -22,8 +27,65 @@ def tile_loss(logits: Tensor, labels: Tensor, *, pos_weight: float = 1.0, smooth
     Returns:
         The mean, a scalar.
     """
-    soft = labels * (1 - smoothing) + smoothing / 2
-    return functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=torch.tensor(pos_weight))
+    return functional.binary_cross_entropy_with_logits(
+        logits, smoothed(labels, smoothing), pos_weight=logits.new_tensor(pos_weight)
+    )
+
+
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float,
+    alpha: float | None = None,
+    pos_weight: float = 1.0,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Focal loss of tiles: cross entropy in which tiles that are already right count less.
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5: ``-alpha_t (1 - p_t)^gamma log(p_t)``. With
+    gamma 0 and no alpha it is `tile_loss`. Smoothed labels mix the losses of both labels by their share.
+
+    Args:
+        logits: float [N].
+        labels: float [N], 0 or 1.
+        gamma: how much less easy tiles count; 2 in the paper.
+        alpha: weight of the cracks, 1 - alpha of the others; 0.25 in the paper; None: both 1.
+        pos_weight: further weight of the cracks.
+        smoothing: s moves the labels to s/2 and 1 - s/2.
+
+    Returns:
+        The mean, a scalar.
+    """
+    crack_weight, sound_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    soft = smoothed(labels, smoothing)
+    probability = logits.sigmoid()
+    if_crack = -((1 - probability) ** gamma) * functional.logsigmoid(logits)
+    if_sound = -(probability**gamma) * functional.logsigmoid(-logits)
+    return (pos_weight * crack_weight * soft * if_crack + sound_weight * (1 - soft) * if_sound).mean()
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Compare a student with its teacher, both softened by a temperature.
+
+    Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2, for two classes: the
+    Kullback-Leibler divergence of sigmoid(student / T) from sigmoid(teacher / T), times T^2, so that its gradients keep
+    their size whatever T is.
+
+    Args:
+        logits: the student's, float [N].
+        teacher_logits: float [N], without gradient.
+        temperature: T; large values let small differences of the teacher's certainty count.
+
+    Returns:
+        The mean, a scalar; 0 if both agree.
+    """
+    student, teacher = logits / temperature, teacher_logits / temperature
+    crack, sound = teacher.sigmoid(), (-teacher).sigmoid()
+    divergence = crack * (functional.logsigmoid(teacher) - functional.logsigmoid(student)) + sound * (
+        functional.logsigmoid(-teacher) - functional.logsigmoid(-student)
+    )
+    return divergence.mean() * temperature**2
 
 
 def cell_targets(cracks: Tensor, labels: Tensor, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -46,9 +108,19 @@ def cell_targets(cracks: Tensor, labels: Tensor, cells: tuple[int, int]) -> tupl
     return targets.squeeze(1), weights.squeeze(1).expand(len(labels), *cells)
 
 
-def cell_loss(cells: Tensor, targets: Tensor, weights: Tensor, *, pos_weight: float) -> Tensor:
-    """Binary cross entropy of cells [N, h, w], averaged over the weights; 0 if nothing is known."""
+def cell_loss(
+    cells: Tensor, targets: Tensor, weights: Tensor, *, pos_weight: float, known: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy of cells, averaged over the weights; 0 if nothing is known.
+
+    Args:
+        cells: logits, float [N, h, w].
+        targets: float [N, h, w], 0 or 1.
+        weights: float [N, h, w].
+        pos_weight: weight of cracked cells.
+        known: what the sum is divided by, if not the sum of these weights (where several processes share a batch).
+    """
     loss = functional.binary_cross_entropy_with_logits(
-        cells, targets, weight=weights, pos_weight=torch.tensor(pos_weight), reduction="sum"
+        cells, targets, weight=weights, pos_weight=cells.new_tensor(pos_weight), reduction="sum"
     )
-    return loss / weights.sum().clamp(min=1.0)
+    return loss / (weights.sum().clamp(min=1.0) if known is None else known)

@@ -24,7 +24,8 @@ from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import SOURCES
 from training.engine import checkpoint
-from training.engine.losses import cell_loss, cell_targets, tile_loss
+from training.engine.losses import cell_loss, cell_targets, distillation_loss, focal_loss, tile_loss
+from training.engine.teacher import Teacher
 from training.engine.validation import criterion, validate
 from training.errors import CheckpointError
 from training.models import create
@@ -88,6 +89,7 @@ class Trainer:
         self.auxiliary = nn.Conv2d(self.model.channels, 1, kernel_size=1)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(requires_grad=False)
         self.optimiser = self._make_optimiser()
+        self._teacher = None if config.loss.teacher is None else Teacher(config.loss.teacher, torch.device("cpu"))
         self.progress = Progress()
         self._commit = _commit()  # of the code that runs, not of what is checked out when it ends
         self._samplers = self._open_sources()
@@ -200,9 +202,11 @@ class Trainer:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bf16):
             features = self.model.features(batch["tiles"])
             logits, own_cells = self.model.classify(features)
-            main = tile_loss(
-                logits.float(), labels, pos_weight=loss_config.pos_weight, smoothing=loss_config.label_smoothing
-            )
+            main = self._tile_loss(logits.float(), labels)
+            if self._teacher is not None:
+                main = main + loss_config.teacher_weight * distillation_loss(
+                    logits.float(), self._teacher(batch["tiles"]), temperature=loss_config.teacher_temperature
+                )
             cells = torch.zeros(())
             if loss_config.cell_weight > 0:
                 targets, weights = cell_targets(batch["cracks"], labels, (features.shape[2], features.shape[3]))
@@ -217,6 +221,19 @@ class Trainer:
         self.optimiser.step()
         self._average_weights()
         return float(main.detach()), float(cells.detach())
+
+    def _tile_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = self.config.loss
+        if loss.kind == "focal":
+            return focal_loss(
+                logits,
+                labels,
+                gamma=loss.focal_gamma,
+                alpha=loss.focal_alpha,
+                pos_weight=loss.pos_weight,
+                smoothing=loss.label_smoothing,
+            )
+        return tile_loss(logits, labels, pos_weight=loss.pos_weight, smoothing=loss.label_smoothing)
 
     def _done(self, stage: StageConfig) -> float:
         """Return how much of the stage is over (0..1): of its steps, or of its minutes if they run out sooner."""
@@ -278,6 +295,7 @@ class Trainer:
             "config_path": str(self._config_path),
             "history": self.progress.history,
             "data": [_describe(sampler) for sampler in self._samplers.values()],
+            "teacher": None if self._teacher is None else self._teacher.row(),
             "seed": self.config.seed,
             "commit": self._commit,
             "hours": round(self.progress.seconds / 3600, 3),
@@ -292,6 +310,7 @@ class Trainer:
             "auxiliary": self.auxiliary.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "teacher": None if self._teacher is None else self._teacher.row(),
             "progress": vars(self.progress),
             "torch_rng": torch.get_rng_state(),
         }
@@ -307,6 +326,8 @@ class Trainer:
         content = checkpoint.load(self.folder / "last.pt")
         if TrainConfig.model_validate(content["config"]) != self.config:
             raise CheckpointError(f"{self.folder / 'last.pt'}: written with another configuration; start anew")
+        if self._teacher is not None:
+            self._teacher.require_same(content.get("teacher"))
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])
