@@ -118,3 +118,40 @@ def test_effects_are_drawn(tmp_path: Path) -> None:
     assert found is not None
     draw_effects([found], tmp_path / "effects.svg")
     assert "<svg" in (tmp_path / "effects.svg").read_text()
+
+
+def test_the_command_judges_a_bundle_at_its_own_threshold(
+    data_root: Path, splits: Path, cache: Path, tmp_path: Path
+) -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from tests.training.conftest import REPOSITORY
+    from training.cli import app
+    from training.evaluation import hypotheses_command
+
+    if not any(command.name == "hypotheses" for command in app.registered_commands):
+        hypotheses_command.register(app)
+    config = tmp_path / "hypotheses.yaml"
+    config.write_text(
+        f"sets: [uav75/val]\nroot: {data_root}\ncache: {cache}\nsplits: {splits}\nout: {tmp_path}\nresamples: 20\n"
+    )
+    bundle = REPOSITORY / "exported_models/opnet"
+    done = CliRunner().invoke(app, ["hypotheses", str(bundle), "--config", str(config)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "opnet/hypotheses.json").read_text())
+    names = {row["name"] for row in content["tested"]}
+    assert {"thin", "joint"} <= names
+    assert content["file"] == "int8"
+    assert (tmp_path / "opnet/index.html").is_file()
+
+
+def test_unknown_sets_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    from training.errors import ConfigError
+    from training.evaluation.hypotheses_command import hypotheses_command
+
+    config = tmp_path / "hypotheses.yaml"
+    config.write_text("sets: [mars]\n")
+    with pytest.raises(ConfigError, match=r"hypotheses\.yaml.*mars.*uav75/val"):
+        hypotheses_command(tmp_path, config)
