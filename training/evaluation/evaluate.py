@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from training.data.dataset import EVALUATION_SETS, EvaluationSet
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
 from training.evaluation.threshold import Bar, Scored
+from training.export.bundle import read_manifest
+from training.export.onnx import ExportError
 from training.models import CellClassifier
 
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
@@ -128,6 +131,83 @@ class OnnxScorer:
             if progress is not None:
                 progress(len(parts[-1]))
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that can be scored.
+
+    Attributes:
+        label: which file it is: "torch", "fp32" or "int8".
+        scorer: gives the logits.
+        name: of the bundle or network; its bars are chosen by it.
+        threshold_logit: of the bundle; None for a checkpoint, which has none.
+    """
+
+    label: str
+    scorer: Scorer
+    name: str
+    threshold_logit: float | None
+
+
+def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
+    """Opens a checkpoint, or files of a bundle.
+
+    Args:
+        model: a checkpoint (.pt), a bundle's folder, or one ONNX file of a bundle.
+        file: of a bundle's folder: "fp32", "int8", "both", or "default" for the one that flies.
+        threads: of ONNX Runtime.
+
+    Raises:
+        CheckpointError, ExportError: cannot be read, or the bundle has no such file.
+    """
+    if not model.is_dir() and model.suffix != ".onnx":
+        content, net = open_checkpoint(model)
+        return [Subject("torch", TorchScorer(net), str(content["model"]), None)]
+    folder = model if model.is_dir() else model.parent
+    manifest = read_manifest(folder)
+    point = manifest.operating_point
+    threshold = logit_of(point.threshold_p, point.temperature, point.bias)
+    files = {str(key): item.path for key, item in manifest.files.items()}
+    if not model.is_dir():
+        files = {key: path for key, path in files.items() if path == model.name}
+    elif file != "both":
+        wanted = manifest.default_file if file == "default" else file
+        files = {key: path for key, path in files.items() if key == wanted}
+    if not files:
+        raise ExportError(f"{model}: no file {file!r} in the bundle; there are {', '.join(manifest.files)}")
+    return [
+        Subject(key, OnnxScorer(folder / path, threads=threads), manifest.name, threshold)
+        for key, path in files.items()
+    ]
+
+
+def identity(model: Path) -> dict[str, Any]:
+    """What tells one set of weights from another: a label for folders, and how and by which run it was trained.
+
+    Raises:
+        CheckpointError, ExportError: cannot be read.
+    """
+    if not model.is_dir() and model.suffix != ".onnx":
+        content = open_checkpoint(model)[0]
+        label = model.parent.name if model.stem in {"best", "last", "final"} else model.stem
+        trained = {"config": content.get("config_path")} | {key: content.get(key) for key in ("seed", "commit")}
+        return {"label": label, "name": str(content["model"]), "training": trained | {"steps": content.get("step")}}
+    manifest = read_manifest(model if model.is_dir() else model.parent)
+    training = manifest.training
+    trained = {"config": training.config, "seed": training.seed, "commit": training.commit, "steps": training.steps}
+    return {"label": manifest.name, "name": manifest.name, "training": trained}
+
+
+def logit_of(threshold_p: float, temperature: float = 1.0, bias: float = 0.0) -> float:
+    """The raw logit at which the calibrated probability is `threshold_p`.
+
+    Raises:
+        ValueError: it does not lie between 0 and 1.
+    """
+    if not 0 < threshold_p < 1:
+        raise ValueError(f"threshold_p must lie between 0 and 1, found {threshold_p}")
+    return (math.log(threshold_p / (1 - threshold_p)) - bias) * temperature
 
 
 def session_options(threads: int) -> ort.SessionOptions:
