@@ -12,12 +12,31 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Preset = Literal["none", "published", "field"]
 
 _NOISE_BANK_PX: Final = 1024
+
+BRIGHTNESS: Final = 0.35
+"""The field preset's exposure: the mean changes by up to this share. The values below are the field preset's, too."""
+CONTRAST: Final = 0.40
+TONE_CURVE: Final = 0.30
+"""Logarithm of the largest exponent of the tone curve."""
+WHITE_BALANCE: Final = 0.10
+SATURATION: Final = (0.0, 1.8)
+FOCUS_SIGMA_PX: Final = (0.3, 1.3)
+MOTION_PX: Final = (3, 5, 7)
+RESOLUTION: Final = (0.5, 0.9)
+"""Share of the tile's side that it was taken with."""
+SHARPENING: Final = (0.3, 1.0)
+NOISE: Final = (1.0, 9.0)
+"""Standard deviation in grey levels."""
+JPEG_QUALITY: Final = (35, 91)
+SHADOW_GAIN: Final = (0.3, 0.75)
+SHADOW_EDGE_PX: Final = (0.5, 8.0)
+"""Width of the soft edge."""
 
 
 @dataclass(frozen=True)
@@ -79,35 +98,33 @@ def cut_mask(mask: Image, view: View, out_px: int) -> Image:
     )
 
 
+_RAMP: Final = np.arange(256, dtype=np.float32)
+
+
 class Appearance:
     """Varies how a tile looks, not where things are.
 
     Args:
-        preset: "none"; "published" (brightness 0.3, contrast 0.3, saturation 0.2); "field" (exposure, white balance,
-            colour cast, focus and motion blur, loss of resolution, noise, JPEG, shadow edges, marks of paint, joints,
-            cables, hairs). Nothing that is drawn is a crack, so the label stays.
+        preset: "none", or "field" (exposure, white balance, colour cast, focus and motion blur, loss of resolution,
+            noise, JPEG, shadow edges, marks of paint, joints, cables, hairs). Nothing that is drawn is a crack, so the
+            label stays. "published" varies place and look together: `training.data.published`.
         seed: of the bank of noise.
     """
 
-    def __init__(self, preset: Preset, seed: int = 0) -> None:
+    def __init__(self, preset: Literal["none", "field"], seed: int = 0) -> None:
         self.preset = preset
         rng = np.random.default_rng(seed)
         self._noise = rng.standard_normal((_NOISE_BANK_PX, _NOISE_BANK_PX, 3)).astype(np.float32)
-        self._ramp = np.arange(256, dtype=np.float32)
 
     def __call__(self, tile: Image, rng: Generator) -> Image:
         """Return a varied copy of a tile [S, S, 3]."""
-        if self.preset == "none":
-            return tile
-        if self.preset == "published":
-            return self._light(_saturate(tile, float(rng.uniform(0.8, 1.2))), rng, 0.3, 0.3, gamma=0.0, balance=0.0)
-        return self._field(tile, rng)
+        return tile if self.preset == "none" else self._field(tile, rng)
 
     def _field(self, tile: Image, rng: Generator) -> Image:
         for chance, change in _ON_THE_WALL:
             if rng.random() < chance:
                 tile = change(tile, rng)
-        tile = self._light(tile, rng, 0.35, 0.40, gamma=0.30, balance=0.10)
+        tile = _light(tile, rng)
         for chance, change in _IN_THE_CAMERA:
             if rng.random() < chance:
                 tile = change(tile, rng)
@@ -115,32 +132,53 @@ class Appearance:
             tile = self._grain(tile, rng)
         return _jpeg(tile, rng) if rng.random() < 0.25 else tile
 
-    def _light(
-        self, tile: Image, rng: Generator, brightness: float, contrast: float, *, gamma: float, balance: float
-    ) -> Image:
-        """Vary exposure, contrast, tone curve and white balance in one table."""
-        middle = float(tile[::8, ::8].mean())
-        gain = 1 + float(rng.uniform(-contrast, contrast))
-        level = middle * (1 + float(rng.uniform(-brightness, brightness)))
-        table = (self._ramp - middle) * gain + level
-        channels = table[:, None] * (1 + rng.uniform(-balance, balance, 3).astype(np.float32))[None]
-        if gamma:
-            channels = 255 * (np.clip(channels, 0, 255) / 255) ** float(np.exp(rng.uniform(-gamma, gamma)))
-        lut = np.clip(channels, 0, 255).astype(np.uint8)[None]
-        return np.asarray(cv2.LUT(tile, lut), np.uint8)
-
     def _grain(self, tile: Image, rng: Generator) -> Image:
         side = tile.shape[0]
         y, x = rng.integers(0, _NOISE_BANK_PX - side, 2)
         noise = self._noise[y : y + side, x : x + side]
         if rng.random() < 0.5:
             noise = np.repeat(noise[:, :, :1], 3, axis=2)
-        return np.asarray(cv2.add(tile, noise * float(rng.uniform(1, 9)), dtype=cv2.CV_8U), np.uint8)
+        return add_noise(tile, noise, float(rng.uniform(*NOISE)))
 
 
-def _saturate(tile: Image, saturation: float) -> Image:
-    grey = np.full((3, 3), (1 - saturation) / 3, np.float32)
-    return np.asarray(cv2.transform(tile, grey + np.eye(3, dtype=np.float32) * saturation), np.uint8)
+def _light(tile: Image, rng: Generator) -> Image:
+    """Vary exposure, contrast, tone curve and white balance."""
+    contrast = float(rng.uniform(-CONTRAST, CONTRAST))
+    brightness = float(rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    balance = rng.uniform(-WHITE_BALANCE, WHITE_BALANCE, 3)
+    exponent = float(np.exp(rng.uniform(-TONE_CURVE, TONE_CURVE)))
+    return relight(tile, brightness=brightness, contrast=contrast, balance=balance, exponent=exponent)
+
+
+def relight(
+    tile: Image,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    balance: ArrayLike = (0.0, 0.0, 0.0),
+    exponent: float = 1.0,
+) -> Image:
+    """Change exposure, contrast, white balance and tone curve in one table.
+
+    Args:
+        tile: uint8 [S, S, 3].
+        brightness: by which share the mean rises.
+        contrast: by which share the distances from the mean grow.
+        balance: by which share each channel rises.
+        exponent: of the tone curve over 0 to 1; above 1 darkens the middle.
+    """
+    middle = float(tile[::8, ::8].mean())
+    table = (_RAMP - middle) * (1 + contrast) + middle * (1 + brightness)
+    channels = table[:, None] * (1 + np.asarray(balance, np.float32))[None]
+    if exponent != 1.0:
+        channels = 255 * (np.clip(channels, 0, 255) / 255) ** exponent
+    lut = np.clip(channels, 0, 255).astype(np.uint8)[None]
+    return np.asarray(cv2.LUT(tile, lut), np.uint8)
+
+
+def add_noise(tile: Image, noise: NDArray[np.float32], deviation: float) -> Image:
+    """Add noise of deviation 1 [S, S, 3], made `deviation` grey levels strong."""
+    return np.asarray(cv2.add(tile, noise * deviation, dtype=cv2.CV_8U), np.uint8)
 
 
 def _colour(tile: Image, rng: Generator) -> Image:
@@ -149,7 +187,7 @@ def _colour(tile: Image, rng: Generator) -> Image:
     if dice < 0.15:
         matrix = np.full((3, 3), 1 / 3, np.float32)
     else:
-        saturation = float(rng.uniform(0.0, 1.8))
+        saturation = float(rng.uniform(*SATURATION))
         matrix = np.full((3, 3), (1 - saturation) / 3, np.float32) + np.eye(3, dtype=np.float32) * saturation
         if dice < 0.35:
             matrix = matrix[rng.permutation(3)]
@@ -160,49 +198,78 @@ def _colour(tile: Image, rng: Generator) -> Image:
 
 def _blur(tile: Image, rng: Generator) -> Image:
     if rng.random() < 0.6:
-        return np.asarray(cv2.GaussianBlur(tile, (0, 0), float(rng.uniform(0.3, 1.3))), np.uint8)
-    length = int(rng.choice([3, 5, 7]))
-    kernel = np.zeros((length, length), np.float32)
-    angle, middle = float(rng.uniform(0, np.pi)), length // 2
-    reach = np.array([np.cos(angle), np.sin(angle)]) * middle
+        return focus_blur(tile, float(rng.uniform(*FOCUS_SIGMA_PX)))
+    return motion_blur(tile, int(rng.choice(MOTION_PX)), float(rng.uniform(0, np.pi)))
+
+
+def focus_blur(tile: Image, sigma_px: float) -> Image:
+    """Blur with a Gaussian, as a lens out of focus does in the main."""
+    return np.asarray(cv2.GaussianBlur(tile, (0, 0), sigma_px), np.uint8)
+
+
+def motion_blur(tile: Image, length_px: int, angle_rad: float) -> Image:
+    """Average along a line of an odd length, as a camera that moves while it exposes."""
+    kernel = np.zeros((length_px, length_px), np.float32)
+    middle = length_px // 2
+    reach = np.array([np.cos(angle_rad), np.sin(angle_rad)]) * middle
     ends = [tuple(int(v) for v in np.rint(middle + sign * reach)) for sign in (-1, 1)]
     cv2.line(kernel, ends[0], ends[1], 1.0)
     return np.asarray(cv2.filter2D(tile, -1, kernel / kernel.sum()), np.uint8)
 
 
 def _resample(tile: Image, rng: Generator) -> Image:
-    """Lose resolution: what was taken with fewer pixels and enlarged."""
+    return lose_resolution(tile, float(rng.uniform(*RESOLUTION)))
+
+
+def lose_resolution(tile: Image, share: float) -> Image:
+    """Shrink to a share of the side and enlarge again: what was taken with fewer pixels."""
     side = tile.shape[0]
-    small = int(side * rng.uniform(0.5, 0.9))
+    small = int(side * share)
     shrunk = cv2.resize(tile, (small, small), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _sharpen(tile: Image, rng: Generator) -> Image:
+    return sharpen(tile, float(rng.uniform(*SHARPENING)))
+
+
+def sharpen(tile: Image, strength: float) -> Image:
+    """Mask unsharply, as cameras do."""
     soft = cv2.GaussianBlur(tile, (0, 0), 1.2)
-    strength = float(rng.uniform(0.3, 1.0))
     return np.asarray(cv2.addWeighted(tile, 1 + strength, soft, -strength, 0), np.uint8)
 
 
 def _jpeg(tile: Image, rng: Generator) -> Image:
-    _, data = cv2.imencode(".jpg", tile, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92))])
+    return compress(tile, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
+
+
+def compress(tile: Image, quality: int) -> Image:
+    """Encode as JPEG and decode again."""
+    _, data = cv2.imencode(".jpg", tile, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
 def _shadow(tile: Image, rng: Generator) -> Image:
-    """Darken one side of a straight, soft edge."""
     side = tile.shape[0]
     angle, offset = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(-0.4, 0.4)) * side
-    softness, depth = float(rng.uniform(0.5, 8)), float(rng.uniform(0.3, 0.75))
+    softness, gain = float(rng.uniform(*SHADOW_EDGE_PX)), float(rng.uniform(*SHADOW_GAIN))
+    return shadow_edge(tile, angle_rad=angle, offset_px=offset, softness_px=softness, gain=gain)
+
+
+def shadow_edge(tile: Image, *, angle_rad: float, offset_px: float, softness_px: float, gain: float) -> Image:
+    """Darken one side of a straight, soft edge to `gain`."""
+    side = tile.shape[0]
     along = np.arange(side, dtype=np.float32) - side / 2
     distance = (
-        along[None, :] * np.float32(np.cos(angle)) + along[:, None] * np.float32(np.sin(angle)) - np.float32(offset)
+        along[None, :] * np.float32(np.cos(angle_rad))
+        + along[:, None] * np.float32(np.sin(angle_rad))
+        - np.float32(offset_px)
     )
-    gain = 1 - (1 - depth) * np.clip(distance / softness + 0.5, 0, 1)
-    return np.asarray(tile * gain[:, :, None], np.uint8)
+    gains = 1 - (1 - gain) * np.clip(distance / softness_px + 0.5, 0, 1)
+    return np.asarray(tile * gains[:, :, None], np.uint8)
 
 
-def _cable(tile: Image, rng: Generator) -> Image:
+def draw_cable(tile: Image, rng: Generator) -> Image:
     """Draw a smooth wire, hair or straight painted line of even width; it is no crack."""
     side = tile.shape[0]
     ends = rng.uniform(-0.15, 1.15, (3, 2)) * side
@@ -223,7 +290,7 @@ def _cable(tile: Image, rng: Generator) -> Image:
     return drawn
 
 
-def _hair(tile: Image, rng: Generator) -> Image:
+def draw_hair(tile: Image, rng: Generator) -> Image:
     """Draw a hair or fibre on the lens or the wall: one thin, even, smoothly curved line with loose ends."""
     side = tile.shape[0]
     point, heading = rng.uniform(0.1, 0.9, 2) * side, float(rng.uniform(0, 2 * np.pi))
@@ -236,7 +303,7 @@ def _hair(tile: Image, rng: Generator) -> Image:
     return _line(tile, np.array(points), rng, thickness=1, softness=float(rng.uniform(0, 1.0)))
 
 
-def _joint(tile: Image, rng: Generator) -> Image:
+def draw_joint(tile: Image, rng: Generator) -> Image:
     """Draw one or two straight joints of a slab or a formwork panel: even width, from border to border."""
     side = tile.shape[0]
     angle = float(rng.integers(2)) * np.pi / 2 + float(rng.normal(0, 0.08))
@@ -266,7 +333,7 @@ def _line(tile: Image, points: NDArray[np.float64], rng: Generator, *, thickness
     return np.clip(tile * (1 - depth * drawn[:, :, None]), 0, 255).astype(np.uint8)
 
 
-def _paint(tile: Image, rng: Generator) -> Image:
+def draw_paint(tile: Image, rng: Generator) -> Image:
     """Spray a mark: a round, soft-edged dot of strong colour with drops around it, seldom a drawn line or circle."""
     side = tile.shape[0]
     colour = [float(v) for v in rng.permutation([float(rng.uniform(0, 70)), float(rng.uniform(0, 255)), 235.0])]
@@ -290,10 +357,10 @@ def _paint(tile: Image, rng: Generator) -> Image:
 _Change = Callable[[Image, Generator], Image]
 
 _ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
-    (0.05, _paint),
-    (0.06, _joint),
-    (0.08, _cable),
-    (0.05, _hair),
+    (0.05, draw_paint),
+    (0.06, draw_joint),
+    (0.08, draw_cable),
+    (0.05, draw_hair),
     (0.12, _shadow),
     (0.45, _colour),
 )

@@ -20,14 +20,17 @@ from torch.utils.data import Dataset
 
 from training.data.augment import Appearance, Image, Preset, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, load_photographs
+from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
 from training.data.tiles import kind_of
+from training.errors import DataError
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["crack", "joint", "plain"]
 TRIES: Final = 12
+MOST_TRIES: Final = 1000
 SYNTHETIC: Final = "synthetic"
 UNKNOWN_CELLS: Final = 127
 """Value in a batch's `cracks` where nobody knows whether there is a crack."""
@@ -67,6 +70,7 @@ class SourceSampler:
     """Cuts tiles of a wanted kind from the training photographs of one source."""
 
     def __init__(self, photographs: Photographs, indices: list[int], recipe: Recipe) -> None:
+        self.photographs = photographs
         self.name = photographs.name
         self.sha256 = photographs.sha256
         self.recipe = recipe
@@ -98,11 +102,8 @@ class SourceSampler:
         Returns:
             The tile [out_px, out_px, 3], its label, and its mask (None: unknown for a crack, empty for none).
         """
-        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
-        shares = np.array([self.recipe.kinds[kind] for kind in kinds])
         for _ in range(TRIES):
-            kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
-            index = int(rng.choice(self._holders[kind]))
+            kind, index = self._aim(rng)
             view = self._view(kind, index, rng, out_px, rotate=rotate)
             if self._masks is None:
                 return cut(self._images[index], view, out_px), kind == "crack", None
@@ -111,6 +112,56 @@ class SourceSampler:
                 known = None if (mask == BOX).any() else mask
                 return cut(self._images[index], view, out_px), kind == "crack", known
         return self.sample(rng, out_px, rotate=rotate)
+
+    def sample_published(
+        self, rng: Generator, pipeline: PublishedPipeline, px: int
+    ) -> tuple[Image, bool, Image | None]:
+        """Make one tile with the published pipeline.
+
+        It varies whole photographs where the recipe is for whole ones, else squares of the published pictures' size
+        (227 px for a tile of 224), aimed at a crack, a joint or neither as ever. Where there is a mask it goes the same
+        way, and the tile is drawn again unless it still shows what was aimed at.
+
+        Returns:
+            As `sample`.
+
+        Raises:
+            DataError: in a thousand tries no tile showed what was aimed at.
+        """
+        for _ in range(MOST_TRIES):
+            kind, index = self._aim(rng)
+            image, area = self._images[index], self._picture(kind, index, rng, px)
+            if self._masks is None:
+                return pipeline(image[area], None, rng).tile, kind == "crack", None
+            varied = pipeline(image[area], self._masks[index][area], rng)
+            mask = varied.mask
+            if mask is not None and kind_of(mask) == kind:
+                return varied.tile, kind == "crack", None if (mask == BOX).any() else mask
+        raise DataError(
+            f"{self.name}: {MOST_TRIES} tries at {', '.join(self.recipe.kinds)} gave no tile of {px} px that shows one"
+        )
+
+    def only(self, index: int) -> SourceSampler:
+        """Return a sampler of one photograph."""
+        return SourceSampler(self.photographs, [index], self.recipe)
+
+    def _aim(self, rng: Generator) -> tuple[Kind, int]:
+        """Draw what the tile is to show, and a photograph that has it."""
+        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        shares = np.array([self.recipe.kinds[kind] for kind in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+        return kind, int(rng.choice(self._holders[kind]))
+
+    def _picture(self, kind: Kind, index: int, rng: Generator, px: int) -> tuple[slice, slice]:
+        """Return rows and columns of the square that stands for a published picture."""
+        whole = self._images.shape[1]
+        side = whole if self.recipe.whole else min(round(picture_side_px(px)), whole)
+        if (kind, index) in self._spots:
+            corner = rng.choice(self._spots[kind, index]) - rng.uniform(0.08, 0.92, 2) * side
+        else:
+            corner = rng.uniform(0, whole - side, 2)
+        top, left = (int(value) for value in np.clip(corner, 0, whole - side))
+        return slice(top, top + side), slice(left, left + side)
 
     def _view(self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool) -> View:
         side = self._images.shape[1]
@@ -144,7 +195,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
         weights: share of each source, normalised here.
         px: side of the tiles.
         batch: tiles a step.
-        preset: of `Appearance`.
+        preset: "none" and "field" vary place by the sources' recipes and look by `Appearance`; "published" does both
+            by `PublishedPipeline`.
         seed: with the stage's number and the step, decides the batch.
         stage: number of the stage.
         steps: how many batches there are.
@@ -168,7 +220,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._samplers = samplers
         self._px = px
         self._batch = batch
-        self._appearance = Appearance(preset, seed)
+        self._published = PublishedPipeline(px) if preset == "published" else None
+        self._appearance = Appearance("field" if preset == "field" else "none", seed)
         self._rotate = preset != "none"
         self._key = (seed, stage)
         self._steps = steps
@@ -190,8 +243,12 @@ class Mixture(Dataset[dict[str, Tensor]]):
         labels = np.empty(self._batch, np.float32)
         sources = rng.choice(len(self._names), self._batch, p=self._shares)
         for row, source in enumerate(sources):
-            tile, label, mask = self._samplers[self._names[source]].sample(rng, self._px, rotate=self._rotate)
-            tiles[row] = self._appearance(tile, rng)
+            sampler = self._samplers[self._names[source]]
+            if self._published is not None:
+                tiles[row], label, mask = sampler.sample_published(rng, self._published, self._px)
+            else:
+                tile, label, mask = sampler.sample(rng, self._px, rotate=self._rotate)
+                tiles[row] = self._appearance(tile, rng)
             labels[row] = label
             if label:
                 cracks[row] = UNKNOWN_CELLS if mask is None else np.where(mask == CRACK, np.uint8(CRACK), np.uint8(0))
