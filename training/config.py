@@ -104,6 +104,14 @@ class ValidationConfig(Strict):
         default={"metu-ccic": 1.0, "uav75": 2.0, "omu-quay": 0.5, "uavcrack": 1.0, "not-concrete": 1.0},
         description="validation sets and their weight in the criterion (weighted mean of balanced accuracy and AUROC)",
     )
+    stop_specificity: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="end a stage early when recall no longer rises, at the one threshold that passes this share of all "
+        "sound validation tiles together; null: never",
+    )
+    patience: int = Field(default=5, ge=1, description="validations of a stage without a rise that end it")
 
 
 class TrainConfig(Strict):
@@ -126,8 +134,18 @@ class TrainConfig(Strict):
     bf16: bool = Field(
         default=False, description="autocast to bfloat16; pays only with AMX or AVX512-BF16, or on a GPU"
     )
+    fp16: bool = Field(
+        default=False, description="autocast to float16 with a scaled loss instead: for GPUs without bfloat16"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
     checkpoint_minutes: float = Field(default=4.0, gt=0, description="between two writings of last.pt")
-    tensorboard: bool = False
+    tensorboard: bool = Field(default=False, description="write scalars for TensorBoard to runs/<name>/tensorboard")
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> TrainConfig:
+        if self.bf16 and self.fp16:
+            raise ValueError("bf16 and fp16: allowed is one of them")
+        return self
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -28,7 +28,7 @@ class Teacher:
         # the builder draws weights that the checkpoint then replaces: the student's random numbers must not notice
         with torch.random.fork_rng(devices=[]):
             model = checkpoint.load_model(path)
-        self._model = model.requires_grad_(requires_grad=False).to(device, memory_format=torch.channels_last)
+        self._model = model.requires_grad_(requires_grad=False).to(device).to(memory_format=torch.channels_last)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
     @torch.no_grad()

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import copy
 import csv
-import logging
+import json
 import math
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.config import StageConfig, TrainConfig
 from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import SOURCES
 from training.engine import checkpoint
+from training.engine.curves import TRACE_COLUMNS, draw_curves
+from training.engine.device import autocast, choose_device, random_state, set_random_state
+from training.engine.distributed import Shares, World
 from training.engine.losses import cell_loss, cell_targets, distillation_loss, focal_loss, tile_loss
+from training.engine.meter import Losses, Meter
+from training.engine.stopping import COLUMN, has_stalled
 from training.engine.teacher import Teacher
-from training.engine.validation import criterion, validate
-from training.errors import CheckpointError
-from training.models import create
+from training.engine.validation import criterion, stopping_row, validate
+from training.engine.watching import SILENT, Moment, Watcher
+from training.errors import CheckpointError, ConfigError, TrainingError
+from training.models import CellClassifier, create
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-log = logging.getLogger(__name__)
+TRACE_EVERY: Final = 10
+"""Steps between two points of the curves of loss and rate."""
 
 
 @dataclass
@@ -47,6 +55,27 @@ class Progress:
     seconds_in_stage: float = 0.0
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
+    trace: list[list[float]] = field(default_factory=list)
+
+
+class Learner(nn.Module):
+    """What learns: the model and, where its loss counts, the auxiliary head on its cells, in one forward pass.
+
+    Args:
+        model: the network.
+        auxiliary: 1x1 convolution of the features; None: the model's own cells are returned.
+    """
+
+    def __init__(self, model: CellClassifier, auxiliary: nn.Conv2d | None) -> None:
+        super().__init__()
+        self.model = model
+        self.auxiliary = auxiliary
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """Map tiles [N, 3, H, W] to the logit [N] and the taught cells [N, h, w]."""
+        features = self.model.features(tiles)
+        logits, cells = self.model.classify(features)
+        return logits, cells if self.auxiliary is None else self.auxiliary(features).squeeze(1)
 
 
 class _Remaining(Sampler[int]):
@@ -68,39 +97,69 @@ class Trainer:
     Args:
         config: the run.
         config_path: written into the checkpoints.
-        folder: for checkpoints, `history.csv` and logs.
-        report: called after each validation and now and then with what to show, or None.
+        folder: for checkpoints, `history.csv`, `steps.csv`, `curves.svg` and logs.
+        watcher: is told what happens.
+        world: which of how many processes this is.
+
+    Raises:
+        ConfigError: the configuration asks for what this machine or these sets do not have.
+        CheckpointError: `model.init` or the teacher cannot be read.
     """
 
     def __init__(
-        self, config: TrainConfig, config_path: Path, folder: Path, report: Callable[[str], None] | None = None
+        self,
+        config: TrainConfig,
+        config_path: Path,
+        folder: Path,
+        watcher: Watcher = SILENT,
+        world: World | None = None,
     ) -> None:
         self.config = config
         self._config_path = config_path
         self.folder = folder
-        self._report = report or (lambda text: log.info("%s", text))
-        folder.mkdir(parents=True, exist_ok=True)
+        self._watcher = watcher
+        self._world = world or World()
+        self._world.require_divisible({stage.name: stage.batch for stage in config.stages})
+        self.device = choose_device(config.device, self._world.local_rank)
+        if self._world.first:
+            folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
-        self.model = create(config.model.name, **config.model.options).to(memory_format=torch.channels_last)
+        model = create(config.model.name, **config.model.options)
         if config.model.init is not None:
-            self.model.load_state_dict(checkpoint.load_model(config.model.init).state_dict())
-        self.auxiliary = nn.Conv2d(self.model.channels, 1, kernel_size=1)
+            model.load_state_dict(checkpoint.load_model(config.model.init).state_dict())
+        # the new head is drawn before anything moves to a GPU: the same weights everywhere
+        self.auxiliary = nn.Conv2d(model.channels, 1, kernel_size=1).to(self.device)
+        self.model: CellClassifier = model.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(requires_grad=False)
+        self._learner = self._make_learner()
         self.optimiser = self._make_optimiser()
-        self._teacher = None if config.loss.teacher is None else Teacher(config.loss.teacher, torch.device("cpu"))
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.fp16)
+        self._teacher = None if config.loss.teacher is None else Teacher(config.loss.teacher, self.device)
+        if not self._world.first:
+            torch.manual_seed(config.seed + 1_000_003 * self._world.rank)  # other dropout in each process
         self.progress = Progress()
+        self._since = Meter()
+        self._total = Meter()
         self._commit = _commit()  # of the code that runs, not of what is checked out when it ends
-        self._samplers = self._open_sources()
-        self._validation = self._open_validation()
+        with self._world.one_after_the_other():
+            self._samplers = self._open_sources()
+            self._validation = self._open_validation()
         self._last_saved = time.monotonic()
-        self._board = self._open_board() if config.tensorboard else None
+        self._board: SummaryWriter | None = None
 
-    def _open_board(self) -> SummaryWriter:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, seldom wanted
-
-        return SummaryWriter(str(self.folder / "tensorboard"))
+    def _make_learner(self) -> nn.Module:
+        loss = self.config.loss
+        auxiliary = self.auxiliary if loss.cell_weight > 0 and loss.cell_head == "auxiliary" else None
+        learner = Learner(self.model, auxiliary)
+        if self._world.size == 1:
+            return learner
+        on_gpu = self.device.type == "cuda"
+        # running statistics are averaged after each step instead of copied from process 0
+        return DistributedDataParallel(
+            learner, device_ids=[self.device.index] if on_gpu else None, broadcast_buffers=False
+        )
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
         """Decay only the weights of convolutions; the head learns at the full rate."""
@@ -135,22 +194,58 @@ class Trainer:
             rng = np.random.default_rng(0)  # the same tiles in every run, so that runs can be compared
             count = min(len(full), wanted.tiles_per_set)
             sets.append(full.subset(np.sort(rng.choice(len(full), count, replace=False))))
+        if wanted.stop_specificity is not None and len(set(np.concatenate([one.labels for one in sets]))) < 2:
+            raise ConfigError(
+                f"validation: stop_specificity needs cracked and sound tiles, {', '.join(wanted.sets)} lack one kind"
+            )
         return sets
 
     def run(self) -> None:
         """Train all stages that are not done yet."""
+        self._board = self._open_board()
         while self.progress.stage < len(self.config.stages):
             stage = self.config.stages[self.progress.stage]
             self._run_stage(stage)
+            self._validate_and_keep(stage)
             self.progress.stage += 1
             self.progress.step_in_stage = 0
             self.progress.seconds_in_stage = 0.0
-            self._validate_and_keep(stage)
             self._save_last()
-        checkpoint.save(self.folder / "final.pt", self._exportable())
+        if self._world.first:
+            checkpoint.save(self.folder / "final.pt", self._exportable())
+            (self.folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
+        if self._board is not None:
+            self._board.close()
+
+    def _open_board(self) -> SummaryWriter | None:
+        if not self.config.tensorboard or not self._world.first:
+            return None
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, seldom wanted
+
+        # what a killed run wrote after its last state will be written again
+        written = self.progress.history[-1]["step"] + 1 if self.progress.history else 0
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=written)
 
     def _run_stage(self, stage: StageConfig) -> None:
-        mixture = Mixture(
+        if self._is_over(stage):  # resumed between its last step and the next stage
+            return
+        before = time.monotonic()
+        for batch in self._batches(stage):
+            ready = time.monotonic()
+            losses = self._step(stage, batch)
+            after = time.monotonic()
+            self._count(stage, losses, data_s=ready - before, compute_s=after - ready)
+            at = self.progress.step_in_stage
+            if at % self.config.validation.every_steps == 0 and at < stage.steps:
+                self._validate_and_keep(stage)
+            if self._world.from_first(time.monotonic() - self._last_saved > 60 * self.config.checkpoint_minutes):
+                self._save_last()
+            if self._is_over(stage):
+                break
+            before = time.monotonic()
+
+    def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
+        batches: Dataset[dict[str, Tensor]] = Mixture(
             self._samplers,
             stage.sources,
             px=stage.px,
@@ -160,67 +255,66 @@ class Trainer:
             stage=self.progress.stage,
             steps=stage.steps,
         )
-        loader = DataLoader(
-            mixture,
+        workers = self.config.data.workers
+        return DataLoader(
+            Shares(batches, self._world),
             batch_size=None,
             sampler=_Remaining(self.progress.step_in_stage, stage.steps),
-            num_workers=self.config.data.workers,
-            prefetch_factor=4 if self.config.data.workers else None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
             worker_init_fn=_quiet_worker,
+            pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else each loader takes a number from the generator that dropout uses
         )
-        meter = _Meter()
-        before = time.monotonic()
-        for batch in loader:
-            ready = time.monotonic()
-            losses = self._step(stage, batch)
-            after = time.monotonic()
-            meter.add(losses, data_s=ready - before, compute_s=after - ready, tiles=stage.batch)
-            self.progress.step_in_stage += 1
-            self.progress.step += 1
-            self.progress.seconds += after - before
-            self.progress.seconds_in_stage += after - before
-            before = time.monotonic()
-            at = self.progress.step_in_stage
-            if at % 10 == 0:
-                self._report(f"{stage.name} {at}/{stage.steps} {meter.text()}")
-            if at % self.config.validation.every_steps == 0 and at < stage.steps:
-                self._validate_and_keep(stage, meter)
-                meter = _Meter()
-                before = time.monotonic()
-            if time.monotonic() - self._last_saved > 60 * self.config.checkpoint_minutes:
-                self._save_last()
-            if self._done(stage) >= 1 and at < stage.steps:
-                self._report(f"{stage.name}: its {stage.max_minutes} minutes are over at step {at} of {stage.steps}")
-                break
 
-    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> tuple[float, float]:
+    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> Losses:
         self._set_rate(stage)
         self.model.train()
-        loss_config = self.config.loss
-        labels = batch["labels"]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bf16):
-            features = self.model.features(batch["tiles"])
-            logits, own_cells = self.model.classify(features)
-            main = self._tile_loss(logits.float(), labels)
-            if self._teacher is not None:
-                main = main + loss_config.teacher_weight * distillation_loss(
-                    logits.float(), self._teacher(batch["tiles"]), temperature=loss_config.teacher_temperature
-                )
-            cells = torch.zeros(())
-            if loss_config.cell_weight > 0:
-                targets, weights = cell_targets(batch["cracks"], labels, (features.shape[2], features.shape[3]))
-                own = loss_config.cell_head == "own"
-                predicted = own_cells if own else self.auxiliary(features).squeeze(1)
-                cells = cell_loss(predicted.float(), targets, weights, pos_weight=loss_config.cell_pos_weight)
-        total = main + loss_config.cell_weight * cells
+        total, losses = self._losses({key: value.to(self.device, non_blocking=True) for key, value in batch.items()})
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]  # torch's own annotation lacks it
+        self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]  # torch's own annotation lacks it
+        self._scaler.unscale_(self.optimiser)
         trained = [*self.model.parameters(), *self.auxiliary.parameters()]
         nn.utils.clip_grad_norm_(trained, self.config.grad_clip)
-        self.optimiser.step()
+        self._scaler.step(self.optimiser)
+        self._scaler.update()
+        self._world.mean(buffer for buffer in self.model.buffers() if buffer.is_floating_point())
         self._average_weights()
-        return float(main.detach()), float(cells.detach())
+        # reading the numbers waits for a GPU to finish the step, so that its time is the step's
+        measured = Losses(*(float(loss.detach()) for loss in losses))
+        if not math.isfinite(sum(measured)):
+            raise TrainingError(
+                f"{self._config_path}: the loss is not finite at step {self.progress.step} of stage {stage.name}; "
+                "lower its lr or grad_clip"
+            )
+        return measured
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Return what is minimised and its parts: tiles, cells, teacher."""
+        loss, labels = self.config.loss, batch["labels"]
+        with autocast(self.config, self.device):
+            logits, cells = self._learner(batch["tiles"])
+            answers = None if self._teacher is None else self._teacher(batch["tiles"])
+        logits = logits.float()
+        tiles = self._tile_loss(logits, labels)
+        of_cells = of_teacher = torch.zeros((), device=self.device)
+        total = tiles
+        if loss.cell_weight > 0:
+            targets, weights = cell_targets(batch["cracks"], labels, (cells.shape[1], cells.shape[2]))
+            known = weights.sum()
+            self._world.mean([known])  # the shares of a batch know differently many cells
+            of_cells = cell_loss(
+                cells.float(),
+                targets,
+                weights,
+                pos_weight=loss.cell_pos_weight,
+                known=known.clamp(min=1.0 / self._world.size),
+            )
+            total = total + loss.cell_weight * of_cells
+        if answers is not None:
+            of_teacher = distillation_loss(logits, answers, temperature=loss.teacher_temperature)
+            total = total + loss.teacher_weight * of_teacher
+        return total, (tiles, of_cells, of_teacher)
 
     def _tile_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = self.config.loss
@@ -235,12 +329,50 @@ class Trainer:
             )
         return tile_loss(logits, labels, pos_weight=loss.pos_weight, smoothing=loss.label_smoothing)
 
+    def _count(self, stage: StageConfig, losses: Losses, *, data_s: float, compute_s: float) -> None:
+        """Write down a step that was taken."""
+        # the clock of process 0 counts for all: it decides the rate where a stage has minutes
+        data_s, compute_s = self._world.from_first((data_s, compute_s))
+        now = self.progress
+        now.step_in_stage += 1
+        now.step += 1
+        now.seconds += data_s + compute_s
+        now.seconds_in_stage += data_s + compute_s
+        for meter in (self._since, self._total):
+            meter.add(losses, data_s=data_s, compute_s=compute_s, tiles=stage.batch)
+        if now.step_in_stage % TRACE_EVERY == 0 or now.step_in_stage == 1:
+            now.trace.append([float(now.step), self._rate(), *losses])
+        row = self._since.row()
+        self._watcher.moment(
+            Moment(
+                stage=stage.name,
+                step=now.step,
+                steps=now.step - now.step_in_stage + sum(one.steps for one in self.config.stages[now.stage :]),
+                rate=self._rate(),
+                loss=row["loss"],
+                tiles_per_s=row["tiles_per_s"],
+                step_s=now.seconds_in_stage / now.step_in_stage,
+            )
+        )
+
+    def _is_over(self, stage: StageConfig) -> bool:
+        """Tell whether the stage ends here: its steps or minutes are over, or recall has stalled."""
+        return self._done(stage) >= 1 or self._has_stalled()
+
+    def _has_stalled(self) -> bool:
+        began = self.progress.step - self.progress.step_in_stage
+        values = [row[COLUMN] for row in self.progress.history if row["step"] > began and COLUMN in row]
+        return has_stalled(values, self.config.validation.patience)
+
     def _done(self, stage: StageConfig) -> float:
         """Return how much of the stage is over (0..1): of its steps, or of its minutes if they run out sooner."""
         steps = self.progress.step_in_stage / stage.steps
         if stage.max_minutes is None:
             return min(1.0, steps)
         return min(1.0, max(steps, self.progress.seconds_in_stage / 60 / stage.max_minutes))
+
+    def _rate(self) -> float:
+        return max(float(group["lr"]) for group in self.optimiser.param_groups)
 
     def _set_rate(self, stage: StageConfig) -> None:
         """Warm up linearly, then follow half a cosine down to the end rate."""
@@ -262,28 +394,75 @@ class Trainer:
             else:
                 mine.copy_(its)
 
-    def _validate_and_keep(self, stage: StageConfig, meter: _Meter | None = None) -> None:
+    def _validate_and_keep(self, stage: StageConfig) -> None:
+        # every process goes on with the row of process 0: it may end the stage
+        row: dict[str, Any] = self._world.from_first(self._validate(stage) if self._world.first else None)
+        traced_to = self.progress.history[-1]["step"] if self.progress.history else 0
+        self.progress.history.append(row)
+        self._since = Meter()
+        better = row["criterion"] > self.progress.best
+        if better:
+            self.progress.best = row["criterion"]
+        if not self._world.first:
+            return
+        self._watcher.line(" ".join(f"{key}={value}" for key, value in row.items()))
+        if self._is_over(stage) and self._done(stage) < 1:
+            self._watcher.line(f"{stage.name}: {COLUMN} no longer rises; the stage ends at step {row['step']}")
+        columns = list(dict.fromkeys(key for one in self.progress.history for key in one))
+        _write_table(self.folder / "history.csv", columns, self.progress.history)
+        trace = [dict(zip(TRACE_COLUMNS, one, strict=True)) for one in self.progress.trace]
+        _write_table(self.folder / "steps.csv", list(TRACE_COLUMNS), trace)
+        draw_curves(self.folder / "curves.svg", self.progress.history, self.progress.trace)
+        self._write_board(row, [one for one in trace if one["step"] > traced_to])
+        if better:
+            checkpoint.save(self.folder / "best.pt", self._exportable())
+
+    def _validate(self, stage: StageConfig) -> dict[str, Any]:
         row: dict[str, Any] = {
             "step": self.progress.step,
             "stage": stage.name,
             "minutes": round(self.progress.seconds / 60, 2),
-            **({} if meter is None else meter.row()),
+            "rate": self._rate(),
+            **self._since.row(),
         }
-        results = validate(self.average, self._validation, self.config.validation.batch)
+        wanted = self.config.validation
+        results = validate(self.average, self._validation, wanted.batch)
         for result in results:
             row.update(result.row())
-        row["criterion"] = round(criterion(results, self.config.validation.sets), 5)
-        self.progress.history.append(row)
-        _write_history(self.folder / "history.csv", self.progress.history)
-        self._report(" ".join(f"{key}={value}" for key, value in row.items()))
-        if self._board is not None:
-            for key, value in row.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(key, value, self.progress.step)
-            self._board.flush()
-        if row["criterion"] > self.progress.best:
-            self.progress.best = row["criterion"]
-            checkpoint.save(self.folder / "best.pt", self._exportable())
+        if wanted.stop_specificity is not None:
+            row.update(stopping_row(results, wanted.stop_specificity))
+        row["criterion"] = round(criterion(results, wanted.sets), 5)
+        return row
+
+    def _write_board(self, row: dict[str, Any], trace: list[dict[str, float]]) -> None:
+        if self._board is None:
+            return
+        for one in trace:
+            for key in TRACE_COLUMNS[1:]:
+                self._board.add_scalar(f"step/{key}", one[key], int(one["step"]))
+        for key, value in row.items():
+            if isinstance(value, float):
+                self._board.add_scalar(key, value, row["step"])
+        self._board.flush()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a run came to: steps, hours, speed, the best moment, and where it was computed."""
+        best = max(self.progress.history, key=lambda row: float(row["criterion"]), default=None)
+        measured = self._total.row()
+        return {
+            "name": self.config.name,
+            "steps": self.progress.step,
+            "configured_steps": sum(stage.steps for stage in self.config.stages),
+            "hours": round(self.progress.seconds / 3600, 3),
+            "tiles_per_s": measured.get("tiles_per_s"),
+            "step_over_compute": measured.get("step_over_compute"),
+            "criterion": None if best is None else best["criterion"],
+            "best_step": None if best is None else best["step"],
+            "device": self.device.type,
+            "processes": self._world.size,
+            "threads": self.config.threads,
+            "workers": self.config.data.workers,
+        }
 
     def _exportable(self) -> dict[str, Any]:
         options = {key: value for key, value in self.config.model.options.items() if key != "pretrained"}
@@ -304,61 +483,52 @@ class Trainer:
         }
 
     def _save_last(self) -> None:
+        states = self._world.gather(random_state(self.device))
+        self._last_saved = time.monotonic()
+        if not self._world.first:
+            return
         content = {
             "config": self.config.model_dump(mode="json"),
             "model": self.model.state_dict(),
             "auxiliary": self.auxiliary.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "teacher": None if self._teacher is None else self._teacher.row(),
             "progress": vars(self.progress),
-            "torch_rng": torch.get_rng_state(),
+            "meters": {"since": self._since.sums, "total": self._total.sums},
+            "random": states,
         }
         checkpoint.save(self.folder / "last.pt", content)
-        self._last_saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from `last.pt`, with the same batches, rates and random numbers as if never stopped.
 
         Raises:
-            CheckpointError: there is none, or it was written with another configuration.
+            CheckpointError: there is none, or it was written with another configuration, another teacher, or by
+                another number of processes.
         """
-        content = checkpoint.load(self.folder / "last.pt")
+        path = self.folder / "last.pt"
+        content = checkpoint.load(path)
         if TrainConfig.model_validate(content["config"]) != self.config:
-            raise CheckpointError(f"{self.folder / 'last.pt'}: written with another configuration; start anew")
+            raise CheckpointError(f"{path}: written with another configuration; start anew")
+        # files from before there were GPUs and several processes hold the state of one generator
+        states = content.get("random") or [{"cpu": content["torch_rng"], "cuda": None}]
+        if len(states) != self._world.size:
+            raise CheckpointError(
+                f"{path}: written by {len(states)} processes, these are {self._world.size}; start as many"
+            )
         if self._teacher is not None:
             self._teacher.require_same(content.get("teacher"))
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
+        self._scaler.load_state_dict(content.get("scaler") or self._scaler.state_dict())
         self.progress = Progress(**content["progress"])
-        torch.set_rng_state(content["torch_rng"])
-
-
-class _Meter:
-    """Averages losses and times between two validations."""
-
-    def __init__(self) -> None:
-        self._sums = np.zeros(5)
-        self._steps = 0
-
-    def add(self, losses: tuple[float, float], *, data_s: float, compute_s: float, tiles: int) -> None:
-        self._sums += (*losses, data_s, compute_s, tiles)
-        self._steps += 1
-
-    def row(self) -> dict[str, float]:
-        main, cells, data_s, compute_s, tiles = self._sums.tolist()
-        steps = max(1, self._steps)
-        return {
-            "loss": round(main / steps, 4),
-            "cell_loss": round(cells / steps, 4),
-            "tiles_per_s": round(tiles / max(1e-9, data_s + compute_s), 1),
-            "step_over_compute": round((data_s + compute_s) / max(1e-9, compute_s), 3),
-        }
-
-    def text(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.row().items())
+        meters = content.get("meters", {})
+        self._since, self._total = (Meter(meters[key]) if key in meters else Meter() for key in ("since", "total"))
+        set_random_state(states[self._world.rank], self.device)
 
 
 def _quiet_worker(_: int) -> None:
@@ -377,12 +547,14 @@ def _describe(sampler: SourceSampler) -> dict[str, Any]:
     }
 
 
-def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write a CSV file; a kill in the middle leaves the old one."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(rows)
+    temporary.replace(path)
 
 
 def _commit() -> str | None:

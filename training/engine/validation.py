@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training.data.dataset import EvaluationSet
+from training.engine.stopping import COLUMN, recall_at_specificity
 from training.models import CellClassifier
 
 
@@ -20,6 +21,8 @@ class Quick:
     recall: float | None
     specificity: float | None
     auroc: float | None
+    logits: NDArray[np.float64] = field(repr=False)
+    labels: NDArray[np.bool_] = field(repr=False)
 
     def score(self) -> float:
         """Return the mean of what is known of recall, specificity and AUROC."""
@@ -44,13 +47,14 @@ def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float | Non
 
 
 def predict(model: CellClassifier, tiles: NDArray[np.uint8], batch: int) -> NDArray[np.float64]:
-    """Return the logits [N] of tiles uint8 [N, 224, 224, 3]."""
+    """Return the logits [N] of tiles uint8 [N, 224, 224, 3], computed where the model is."""
     model.eval()
+    device = next(model.parameters()).device
     logits = []
     with torch.inference_mode():
         for start in range(0, len(tiles), batch):
             block = torch.from_numpy(np.ascontiguousarray(tiles[start : start + batch])).permute(0, 3, 1, 2)
-            logits.append(model(block)[0].numpy())
+            logits.append(model(block.to(device))[0].cpu().numpy())
     return np.concatenate(logits).astype(np.float64)
 
 
@@ -66,6 +70,8 @@ def validate(model: CellClassifier, sets: list[EvaluationSet], batch: int) -> li
                 float(called[labels].mean()) if labels.any() else None,
                 float((~called[~labels]).mean()) if (~labels).any() else None,
                 auroc(logits, labels),
+                logits,
+                labels,
             )
         )
     return results
@@ -76,3 +82,14 @@ def criterion(results: list[Quick], weights: dict[str, float]) -> float:
     return float(
         np.average([result.score() for result in results], weights=[weights[result.name] for result in results])
     )
+
+
+def stopping_row(results: list[Quick], specificity: float) -> dict[str, float]:
+    """Return columns for the history: `stopping.COLUMN` of all tiles pooled, and of each set that has both labels."""
+    logits = np.concatenate([result.logits for result in results])
+    labels = np.concatenate([result.labels for result in results])
+    values = {COLUMN: recall_at_specificity(logits, labels, specificity)} | {
+        f"{result.name}/{COLUMN}": recall_at_specificity(result.logits, result.labels, specificity)
+        for result in results
+    }
+    return {key: round(value, 5) for key, value in values.items() if value is not None}

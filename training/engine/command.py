@@ -1,0 +1,54 @@
+"""Which command trains a model?"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.progress import console
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `train` to the command line."""
+    app.command("train")(train_command)
+
+
+def train_command(
+    config: Annotated[Path, typer.Argument(help="Configuration, e.g. config/training/opnet.yaml.")],
+    runs: Annotated[Path, typer.Option(help="Results go to a folder here, named after the run.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: as configured.")] = None,
+) -> None:
+    """Train a model. Started by torchrun, several processes train it together."""
+    from training.config import load_config
+    from training.engine.memory import keep_freed_memory
+
+    settings = load_config(config)
+    if device is not None:
+        if device not in {"auto", "cpu", "cuda"}:
+            raise typer.BadParameter("allowed are auto, cpu and cuda", param_hint="--device")
+        settings = settings.model_copy(update={"device": device})
+    keep_freed_memory()
+    from training.engine.distributed import joined
+    from training.engine.train import Trainer
+    from training.engine.watching import SILENT, watching
+
+    with joined(settings.device) as world, watching(console, logging.getLogger("train").info) as watcher:
+        trainer = Trainer(
+            settings, config, runs / settings.name, watcher=watcher if world.first else SILENT, world=world
+        )
+        if resume:
+            trainer.resume()
+        trainer.run()
+    if world.first:
+        summary = trainer.summary()
+        console.print(
+            f"{trainer.folder / 'best.pt'}: criterion {summary['criterion']:.4f} at step {summary['best_step']} of "
+            f"{summary['steps']}; {summary['tiles_per_s']} tiles a second, a step takes {summary['step_over_compute']} "
+            f"times its computation; curves in {trainer.folder / 'curves.svg'}",
+            soft_wrap=True,
+            highlight=False,
+        )
