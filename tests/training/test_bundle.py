@@ -227,12 +227,12 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
         ],
     )
     assert done.exit_code == 0, done.output
-    flown = json.loads((out / "evaluation-int8.json").read_text())["sets"][0]
+    flown = json.loads((out / "evaluation.json").read_text())["files"]["int8"]["sets"][0]
     assert flown["set"] == "uav75"
     recall = manifest.metrics["uav75/val"].recall
     assert recall is not None
     assert flown["by_tile"]["recall"]["value"] == pytest.approx(recall[0])
-    assert "uav75/val" in (out / "evaluation-fp32.md").read_text()
+    assert "fp32: crack from" in (out / "evaluation.md").read_text()
 
 
 def test_export_refuses_a_graph_that_judges_otherwise(
@@ -246,7 +246,7 @@ def test_export_refuses_a_graph_that_judges_otherwise(
 
     monkeypatch.setattr(pipeline, "to_onnx", tampered)
     done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "not exported" in done.output
     assert "torch and fp32" in done.output
     assert list(tmp_path.iterdir()) == []
@@ -265,7 +265,7 @@ def test_export_refuses_8_bits_that_no_rounding_saves(
     monkeypatch.setattr(pipeline, "quantise", spoiled)
     monkeypatch.setattr(pipeline, "correct_biases", lambda model, *_, **__: model)
     done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "torch and int8" in done.output
     assert list(tmp_path.iterdir()) == []
 
@@ -273,6 +273,6 @@ def test_export_refuses_8_bits_that_no_rounding_saves(
 def test_a_missing_checkpoint_is_one_line(command: typer.Typer, tmp_path: Path) -> None:
     for verb in ("export", "evaluate"):
         done = CliRunner().invoke(command, [verb, str(tmp_path / "none.pt")])
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         assert "error:" in done.output
         assert "none.pt" in done.output

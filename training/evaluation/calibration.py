@@ -55,12 +55,7 @@ def calibrate(scored: Sequence[Scored], *, folds: int = FOLDS, seed: int = 0) ->
     Classes weigh the same, and within a class every set: p is meant at even odds, whatever the mixture of the sets.
     Whether the fit helps is judged by cross-validation over groups.
     """
-    logits = np.concatenate([item.logits for item in scored])
-    labels = np.concatenate([item.labels for item in scored])
-    weights = balanced_weights(scored)
-    groups = [f"{item.name}/{group}" for item in scored for group in item.groups]
-    names, membership = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    fold_of = (np.random.default_rng(seed).permutation(len(names)) % folds)[membership]
+    logits, labels, weights, fold_of = _joined(scored, folds, seed)
     before = after = 0.0
     for fold in range(folds):
         inside, outside = fold_of != fold, fold_of == fold
@@ -74,6 +69,47 @@ def calibrate(scored: Sequence[Scored], *, folds: int = FOLDS, seed: int = 0) ->
         temperature, bias = fit(logits, labels, weights)
         return Calibration(temperature, bias, before, after, kept=True)
     return Calibration(1.0, 0.0, before, after, kept=False)
+
+
+def held_out_p(scored: Sequence[Scored], *, folds: int = FOLDS, seed: int = 0) -> Floats:
+    """For each tile (all sets joined) the probability by a fit on the other groups: how well a fit does on new ones.
+
+    Same folds as `calibrate` takes. A fold whose complement lacks a class keeps temperature 1 and bias 0.
+    """
+    logits, labels, weights, fold_of = _joined(scored, folds, seed)
+    found = probabilities(logits, 1.0, 0.0)
+    for fold in range(folds):
+        inside, outside = fold_of != fold, fold_of == fold
+        if outside.any() and labels[inside].any() and not labels[inside].all():
+            found[outside] = probabilities(logits[outside], *fit(logits[inside], labels[inside], weights[inside]))
+    return found
+
+
+def probabilities(logits: Floats, temperature: float, bias: float) -> Floats:
+    """`sigmoid(logit / temperature + bias)`."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits / temperature + bias, -500, 500))), np.float64)
+
+
+def expected_error(p_crack: Floats, labels: npt.NDArray[np.bool_], weights: Floats, *, bins: int = 10) -> float:
+    """Expected calibration error (Naeini et al., AAAI 2015): mean distance of p from the share of cracks in its bar."""
+    place = np.minimum((p_crack * bins).astype(int), bins - 1)
+    apart = np.bincount(place, weights=weights * (p_crack - labels), minlength=bins)
+    return float(np.abs(apart).sum() / weights.sum())
+
+
+def _joined(
+    scored: Sequence[Scored], folds: int, seed: int
+) -> tuple[Floats, npt.NDArray[np.bool_], Floats, npt.NDArray[np.int64]]:
+    """Logits, labels, weights and fold of all tiles; tiles of a group share a fold."""
+    groups = [f"{item.name}/{group}" for item in scored for group in item.groups]
+    names, membership = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    fold_of = (np.random.default_rng(seed).permutation(len(names)) % folds)[membership]
+    return (
+        np.concatenate([item.logits for item in scored]),
+        np.concatenate([item.labels for item in scored]),
+        balanced_weights(scored),
+        fold_of,
+    )
 
 
 def fit(logits: Floats, labels: npt.NDArray[np.bool_], weights: Floats) -> tuple[float, float]:

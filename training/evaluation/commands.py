@@ -1,18 +1,25 @@
-"""Which commands tell how good a model is?"""
+"""Which command tells how good a model is?"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.config import read_settings
 from training.progress import console, progress_bar
 
 if TYPE_CHECKING:
-    from training.evaluation.evaluate import Scorer
+    from training.data.dataset import EvaluationSet
+    from training.evaluation.evaluate import Subject
+    from training.evaluation.evaluate_report import FileEvaluation, Threshold
+    from training.evaluation.settings import EvaluateSettings
     from training.evaluation.threshold import Scored
+
+DEFAULT_CONFIG = Path("config/training/commands/evaluate.yaml")
+Pair = tuple[str, str]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,120 +29,134 @@ def register(app: typer.Typer) -> None:
 
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt), a bundle's folder, or one ONNX file of a bundle.")],
-    sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT, repeatable. Default: all.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation-*.json and .md.")] = None,
-    file: Annotated[str, typer.Option(help="Of a bundle: fp32, int8 or both.")] = "both",
-    threshold_p: Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the bundle's own threshold; for a "
-        "checkpoint instead of the one that is fitted on the validation sets.")] = None,
-    data: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Folder for decoded pictures.")] = Path("data/cache"),
-    splits: Annotated[Path, typer.Option(help="Folder of the committed splits.")] = Path("config/training/splits"),
+    config: Annotated[Path, typer.Option(help="Sets, threshold and places.")] = DEFAULT_CONFIG,
+    sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT, repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results. Default: runs/evaluate/NAME")] = None,
+    file: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8 or both.")] = None,
+    threshold_p: Annotated[float | None, typer.Option(min=0, max=1, help="Crack from this sigmoid of the raw logit on, "
+        "instead of the bundle's own or a fitted threshold.")] = None,
+    wanted_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Choose the highest threshold with this "
+        "recall on the validation sets.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures.")] = None,
+    splits: Annotated[Path | None, typer.Option(help="Folder of the committed splits.")] = None,
     limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set, for trials.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
-    resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap by photograph.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model.")] = None,
+    resamples: Annotated[int | None, typer.Option(min=0, help="Draws of the bootstrap by photograph.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the bootstrap.")] = None,
 ) -> None:  # fmt: skip
-    """Measure recall, specificity and more on each set, with intervals by tile and by photograph."""
+    """Measure recall, specificity and more on each set, with intervals, curves and a statement of what they support."""
     import torch
 
-    from training.data.dataset import evaluation_tiles
-    from training.data.sources import DataError
-    from training.engine.checkpoint import CheckpointError
-    from training.evaluation.evaluate import (
-        by_group_table,
-        keep_freed_memory,
-        markdown_table,
-        parse_sets,
-        result,
-        rich_table,
-        thin,
-    )
-    from training.evaluation.threshold import ThresholdError, bars_for
+    from training.errors import TrainingError
+    from training.evaluation.evaluate import identity, keep_freed_memory, open_subjects, parse_sets, role_of
+    from training.evaluation.evaluate_report import write_evaluation
+    from training.evaluation.settings import EvaluateSettings, overridden
+    from training.evaluation.threshold import ThresholdError
     from training.export.onnx import ExportError
 
-    torch.set_num_threads(threads)
-    keep_freed_memory()
     try:
-        pairs = parse_sets(sets or [])
-        subjects = _subjects(model, file, threads)
-        loaded = {pair: thin(evaluation_tiles(*pair, data, cache, splits), limit) for pair in pairs}
-        for label, (scorer, name, threshold_logit) in subjects.items():
-            scored = {pair: _scored(scorer, label, tiles, progress_bar) for pair, tiles in loaded.items()}
-            bars = bars_for(name)
-            threshold = _threshold(threshold_logit, threshold_p, list(scored.items()), name)
-            results = [
-                result(item, split, threshold, resamples=resamples, seed=seed) for (_, split), item in scored.items()
-            ]
-            title = f"{model} ({label}), crack from logit {threshold:+.3f}"
-            console.print(rich_table(results, title, bars))
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                content = {
-                    "model": str(model),
-                    "file": label,
-                    "threshold_logit": threshold,
-                    "limit": limit,
-                    "seed": seed,
-                    "resamples": resamples,
-                    "sets": [row.to_dict() for row in results],
-                }
-                (out / f"evaluation-{label}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-                text = f"# {title}\n\n{markdown_table(results, bars)}\n`<`: below its bar.\n\n{by_group_table(results)}"
-                (out / f"evaluation-{label}.md").write_text(text, encoding="utf-8")
-                console.print(f"{out / f'evaluation-{label}.md'} and .json", soft_wrap=True)
-    except (CheckpointError, DataError, ExportError, ThresholdError, ValueError) as error:
+        settings = overridden(
+            read_settings(config, EvaluateSettings),
+            data={"root": data, "cache": cache, "splits": splits},
+            sets=sets or None,
+            file=file,
+            wanted_recall=wanted_recall,
+            limit=limit,
+            threads=threads,
+            resamples=resamples,
+            seed=seed,
+        )
+        torch.set_num_threads(settings.threads)
+        keep_freed_memory()
+        wanted = parse_sets(settings.sets)
+        subjects = open_subjects(model, settings.file, settings.threads)
+        who = identity(model)
+        needed = list(wanted)
+        if threshold_p is None and (
+            settings.wanted_recall is not None or any(item.threshold_logit is None for item in subjects)
+        ):
+            # the threshold is chosen on validation sets, whether or not they were asked for
+            needed += [pair for pair in parse_sets([]) if role_of(*pair) == "validation" and pair not in needed]
+        tiles = _load(needed, settings)
+        found = [_evaluate(subject, wanted, tiles, settings, threshold_p) for subject in subjects]
+        folder = out or Path("runs/evaluate") / str(who["label"])
+        facts = {"model": str(model), **who, **settings.model_dump(mode="json", exclude={"data", "threads"})}
+        page = write_evaluation(found, facts, f"Evaluation of {who['label']}", folder, bins=settings.bins)
+    except (TrainingError, ExportError, ThresholdError, ValueError) as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
+    console.print(f"{page}, evaluation.md, evaluation.json", soft_wrap=True)
 
 
-def _subjects(model: Path, file: str, threads: int) -> dict[str, tuple[Scorer, str, float | None]]:
-    """What is to be scored: label -> (scorer, name for the bars, threshold logit if it brings one)."""
-    from training.evaluation.evaluate import OnnxScorer, TorchScorer, open_checkpoint
-    from training.export.bundle import read_manifest
-    from training.export.onnx import ExportError
+def _load(pairs: Sequence[Pair], settings: EvaluateSettings) -> dict[Pair, EvaluationSet]:
+    from training.data.dataset import evaluation_tiles
+    from training.evaluation.evaluate import thin
 
-    if not model.is_dir() and model.suffix != ".onnx":
-        content, net = open_checkpoint(model)
-        return {"torch": (TorchScorer(net), str(content["model"]), None)}
-    folder = model if model.is_dir() else model.parent
-    manifest = read_manifest(folder)
-    point = manifest.operating_point
-    threshold = _logit_of(point.threshold_p, point.temperature, point.bias)
-    files = {key: item for key, item in manifest.files.items() if model.is_dir() or item.path == model.name}
-    if model.is_dir() and file != "both":
-        files = {key: item for key, item in files.items() if key == file}
-    if not files:
-        raise ExportError(f"{model}: no file {file!r} in the bundle; there are {', '.join(manifest.files)}")
+    places = settings.data
     return {
-        key: (OnnxScorer(folder / item.path, threads=threads), manifest.name, threshold) for key, item in files.items()
+        pair: thin(evaluation_tiles(*pair, places.root, places.cache, places.splits), settings.limit) for pair in pairs
     }
 
 
-def _scored(scorer: Scorer, label: str, tiles: Any, progress_bar: Any) -> Scored:
-    from training.evaluation.evaluate import score
+def _evaluate(
+    subject: Subject,
+    wanted: Sequence[Pair],
+    tiles: dict[Pair, EvaluationSet],
+    settings: EvaluateSettings,
+    threshold_p: float | None,
+) -> FileEvaluation:
+    """Scores one file on all sets, shows the table, and returns what was found."""
+    from training.evaluation.calibration import calibrate
+    from training.evaluation.evaluate import result, rich_table, role_of, score
+    from training.evaluation.evaluate_report import FileEvaluation
+    from training.evaluation.threshold import bars_for
 
-    with progress_bar(f"{label}: {tiles.name}", len(tiles)) as advance:
-        return score(scorer, tiles, advance)
+    scored: dict[Pair, Scored] = {}
+    for pair, item in tiles.items():
+        with progress_bar(f"{subject.label}: {'/'.join(pair)}", len(item)) as advance:
+            scored[pair] = score(subject.scorer, item, advance)
+    validation = [item for pair, item in scored.items() if role_of(*pair) == "validation"]
+    threshold = _threshold(subject, threshold_p, validation, settings)
+    results = [
+        result(scored[pair], pair[1], threshold.logit, resamples=settings.resamples, seed=settings.seed)
+        for pair in wanted
+    ]
+    both_classes = any(item.labels.any() for item in validation) and not all(item.labels.all() for item in validation)
+    bars = bars_for(subject.name)
+    found = FileEvaluation(
+        label=subject.label,
+        threshold=threshold,
+        scored=[scored[pair] for pair in wanted],
+        results=results,
+        bars=bars,
+        calibration=calibrate(validation) if both_classes else None,
+        validation=validation if both_classes else [],
+        limit=settings.limit,
+    )
+    console.print(rich_table(results, f"{subject.label}: crack from logit {threshold.logit:+.3f}", bars))
+    for line in found.statement:
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    return found
 
 
 def _threshold(
-    given: float | None, threshold_p: float | None, scored: list[tuple[tuple[str, str], Scored]], name: str
-) -> float:
-    """The logit from which on a tile is a crack: asked for, the bundle's own, or fitted on validation sets at hand."""
-    from training.evaluation.evaluate import role_of
+    subject: Subject, threshold_p: float | None, validation: Sequence[Scored], settings: EvaluateSettings
+) -> Threshold:
+    """The threshold that was asked for, the bundle's own, or one that is fitted on the validation sets."""
+    from training.evaluation.evaluate import logit_of
+    from training.evaluation.evaluate_report import Threshold, wanted_threshold
     from training.evaluation.threshold import bars_for, choose
 
     if threshold_p is not None:
-        return _logit_of(threshold_p, 1.0, 0.0)
-    if given is not None:
-        return given
-    return choose([item for pair, item in scored if role_of(*pair) == "validation"], bars_for(name)).threshold_logit
-
-
-def _logit_of(threshold_p: float, temperature: float, bias: float) -> float:
-    """The raw logit at which the calibrated probability is `threshold_p`."""
-    import math
-
-    if not 0 < threshold_p < 1:
-        raise ValueError(f"threshold_p must lie between 0 and 1, found {threshold_p}")
-    return (math.log(threshold_p / (1 - threshold_p)) - bias) * temperature
+        return Threshold(logit_of(threshold_p), f"The threshold was given: p = {threshold_p:g} of the raw logit.")
+    if settings.wanted_recall is not None:
+        return wanted_threshold(validation, settings.wanted_recall, settings.wanted_over)
+    if subject.threshold_logit is not None:
+        return Threshold(subject.threshold_logit, "The threshold is the bundle's own, chosen on validation sets.")
+    choice = choose(validation, bars_for(subject.name))
+    return Threshold(
+        choice.threshold_logit,
+        f"The threshold balances the stated bars over the validation sets; {choice.worst.bar.set} "
+        f"{choice.worst.bar.kind} decided.",
+    )

@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from training.data.dataset import EVALUATION_SETS, EvaluationSet
+from training.data.sources import SOURCES
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
 from training.evaluation.threshold import Bar, Scored
@@ -242,7 +243,8 @@ class SetResult:
 
 def role_of(name: str, split: str) -> Role:
     """What a set may be used for: only validation sets may decide anything."""
-    if name.endswith("-external"):
+    source = SOURCES.get(name)
+    if source is None or source.role == "external":
         return "external"
     return "validation" if split == "val" else "test"
 
@@ -291,6 +293,23 @@ def result(
         scored.logits, scored.labels, scored.groups, scored.kinds, threshold_logit, resamples=resamples, seed=seed
     )
     return SetResult(scored.name, split, role_of(scored.name, split), metrics)
+
+
+def result_rows(results: Sequence[SetResult], bars: Sequence[Bar] = ()) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of all figures."""
+    return ["set", "role", "cracks", "sound", *_COLUMNS, "kinds"], [_cells(row, bars) for row in results]
+
+
+def group_rows(results: Sequence[SetResult]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of recall and specificity with the bootstrap interval by photograph."""
+    return ["set", "photographs", "recall", "specificity"], [
+        [
+            row.key,
+            str(row.metrics.n_groups),
+            *(_estimate(row.metrics.by_group.get(key)) for key in ("recall", "specificity")),
+        ]
+        for row in results
+    ]
 
 
 _COLUMNS = ("recall", "specificity", "accuracy", "f1", "auroc", "auprc")

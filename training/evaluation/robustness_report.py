@@ -22,8 +22,8 @@ CAVEATS: Final = (
         "of magnitude, and an upper bound for what is tolerated together."
     ),
     (
-        "A tile nearer than its photograph is enlarged: it gains no detail, a real camera would. So the fine end of the "
-        "scale is cautious. A tile farther away takes in its surroundings, and where the photograph ends it is "
+        "A tile nearer than its photograph is enlarged: it gains no detail, a real camera would. So the fine end of "
+        "the scale is cautious. A tile farther away takes in its surroundings, and where the photograph ends it is "
         "mirrored, which repeats a crack and makes it easier to find."
     ),
     "Scale is relative to the tiles' own ground sampling distance, which the photographs do not state.",

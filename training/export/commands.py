@@ -70,7 +70,7 @@ def export_command(
         manifest = export(checkpoint, options, progress_bar)
     except (CheckpointError, DataError, ExportError, ParityError, ThresholdError) as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
     sizes = ", ".join(f"{key} {file.bytes / 1e6:.2f} MB" for key, file in manifest.files.items())
     point = manifest.operating_point
     console.print(
