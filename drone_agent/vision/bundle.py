@@ -59,6 +59,27 @@ class GsdBand(_Part):
         return self
 
 
+class QualitySpec(_Part):
+    """Which pictures the model cannot judge, as measured in training: gates in the terms of `vision.quality`.
+
+    A value of None was not measured, or of no use. `max_smear_px` is for choosing speed and exposure before a flight;
+    in flight a smear shows in the sharpness.
+    """
+
+    min_sharpness: float | None = Field(default=None, ge=0, le=2)
+    min_brightness: float | None = Field(default=None, ge=0, le=255)
+    max_brightness: float | None = Field(default=None, ge=0, le=255)
+    max_smear_px: float | None = Field(default=None, gt=0)
+    basis: str = ""
+
+    @model_validator(mode="after")
+    def _window_is_open(self) -> QualitySpec:
+        low, high = self.min_brightness, self.max_brightness
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"found min_brightness {low:g}, allowed is less than max_brightness ({high:g})")
+        return self
+
+
 class FileSpec(_Part):
     """One ONNX file of the bundle: path inside the folder, SHA-256, input channels (4 = BGR and one ignored)."""
 
@@ -93,6 +114,7 @@ class Manifest(_Part):
     input: InputSpec
     outputs: OutputSpec
     gsd_mm_px: GsdBand
+    quality: QualitySpec | None = None
     files: dict[str, FileSpec] = Field(min_length=1)
     default_file: str
     operating_point: OperatingPoint
@@ -155,6 +177,11 @@ class Bundle:
     def gsd(self) -> GsdBand:
         """The band of ground sampling distances the model is made for."""
         return self.manifest.gsd_mm_px
+
+    @property
+    def quality(self) -> QualitySpec | None:
+        """Which pictures the model cannot judge; None where nobody measured it."""
+        return self.manifest.quality
 
 
 def load_bundle(name_or_path: str | Path, *, file: str | None = None) -> Bundle:

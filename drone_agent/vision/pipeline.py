@@ -11,7 +11,7 @@ from typing import Any
 
 from drone_agent.ports import Classifier
 from drone_agent.values import Frame, Image, Tile, TileScore, Verdict
-from drone_agent.vision.bundle import GsdBand
+from drone_agent.vision.bundle import GsdBand, QualitySpec
 from drone_agent.vision.ort import OrtClassifier, open_classifier
 from drone_agent.vision.preprocess import TILE_PX, to_tile
 from drone_agent.vision.quality import assess
@@ -44,11 +44,25 @@ class Vision:
         *,
         tile_px: int = TILE_PX,
         gsd: GsdBand | None = None,
+        measured: QualitySpec | None = None,
     ) -> None:
-        """Args: the classifier, the settings, the side of its input (px), and the GSD band that it was made for."""
+        """Opens the pipeline.
+
+        Args:
+            classifier: scores tiles.
+            tiling: settings.
+            quality: settings; what they leave open is taken from `measured`.
+            tile_px: side of the classifier's input (px).
+            gsd: the band of ground sampling distances that it was made for.
+            measured: what its bundle says about pictures that it cannot judge.
+
+        Raises:
+            ConfigError: the settings and what was measured leave no picture that passes.
+        """
         self._classifier = classifier
         self._tiling = tiling or TilingSettings()
         self._quality = quality or QualitySettings()
+        self._gates = self._quality.gates(measured)
         self._tile_px = tile_px
         self._gsd = gsd
 
@@ -65,7 +79,7 @@ class Vision:
         height, width = image.shape[:2]
         side_px = self._side_px(gsd_mm_px)
         tiles = plan(width, height, side_px, self._tiling.overlap)
-        qualities = assess(image, tiles, self._quality)
+        qualities = assess(image, tiles, self._gates)
         reasons = [quality.reason if self._quality.enabled else None for quality in qualities]
         if not self._in_band(gsd_mm_px, tiles[0].size_px):
             reasons = ["gsd"] * len(tiles)
@@ -104,7 +118,7 @@ class Vision:
             **self._classifier.describe(),
             "tile_px": self._tile_px,
             "tiling": self._tiling.model_dump(),
-            "quality": self._quality.model_dump(),
+            "quality": self._quality.model_dump() | dataclasses.asdict(self._gates),
         }
 
     def _side_px(self, gsd_mm_px: float | None) -> int:
@@ -154,4 +168,11 @@ def open_vision(settings: VisionSettings) -> Vision:
 def vision_with(classifier: OrtClassifier, settings: VisionSettings) -> Vision:
     """The pipeline of `settings` around a classifier that is open already."""
     bundle = classifier.bundle
-    return Vision(classifier, settings.tiling, settings.quality, tile_px=bundle.tile_px, gsd=bundle.gsd)
+    return Vision(
+        classifier,
+        settings.tiling,
+        settings.quality,
+        tile_px=bundle.tile_px,
+        gsd=bundle.gsd,
+        measured=bundle.quality,
+    )

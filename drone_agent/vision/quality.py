@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drone_agent.values import Image, Tile
-from drone_agent.vision.settings import QualitySettings
+from drone_agent.vision.settings import QualityGates
 
 _Map = npt.NDArray[np.int16]
 _Ints = npt.NDArray[np.int_]
@@ -67,8 +67,8 @@ class TileQuality:
     reason: str | None
 
 
-def assess(image: Image, tiles: Sequence[Tile], settings: QualitySettings) -> list[TileQuality]:
-    """Measures `tiles` of `image` (BGR uint8, HxWx3) and judges them by `settings`, in the same order."""
+def assess(image: Image, tiles: Sequence[Tile], gates: QualityGates) -> list[TileQuality]:
+    """Measures `tiles` of `image` (BGR uint8, HxWx3) and judges them by `gates`, in the same order."""
     if not tiles:
         return []
     green = np.asarray(cv2.extractChannel(image, 1), np.uint8)
@@ -82,7 +82,7 @@ def assess(image: Image, tiles: Sequence[Tile], settings: QualitySettings) -> li
     for (brightness, dark_share, bright_share), (grain, texture) in zip(
         exposure.tolist(), sharpness.tolist(), strict=True
     ):
-        reason = _reason(brightness, dark_share, bright_share, grain, texture, settings)
+        reason = _reason(brightness, dark_share, bright_share, grain, texture, gates)
         qualities.append(TileQuality(brightness, dark_share, bright_share, grain, texture, reason))
     return qualities
 
@@ -93,15 +93,15 @@ def _reason(
     bright_share: float,
     sharpness: float,
     texture: float,
-    settings: QualitySettings,
+    gates: QualityGates,
 ) -> str | None:
-    if brightness < settings.min_brightness or dark_share > settings.max_dark_share:
+    if brightness < gates.min_brightness or dark_share > gates.max_dark_share:
         return "dark"
-    if brightness > settings.max_brightness or bright_share > settings.max_bright_share:
+    if brightness > gates.max_brightness or bright_share > gates.max_bright_share:
         return "bright"
-    if texture < settings.min_texture:
+    if texture < gates.min_texture:
         return "flat"
-    return "blur" if sharpness < settings.min_sharpness else None
+    return "blur" if sharpness < gates.min_sharpness else None
 
 
 def _sharpness(green: npt.NDArray[np.uint8], corners: _Ints) -> _Floats:

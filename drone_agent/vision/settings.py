@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from pydantic import Field, model_validator
 
+from drone_agent.errors import ConfigError
 from drone_agent.settings import Settings
 
 
@@ -28,6 +30,34 @@ class TilingSettings(Settings):
     )
 
 
+class MeasuredGates(Protocol):
+    """What a model bundle may say about pictures that it cannot judge; None: it says nothing."""
+
+    @property
+    def min_sharpness(self) -> float | None:
+        """See `QualitySettings`."""
+
+    @property
+    def min_brightness(self) -> float | None:
+        """See `QualitySettings`."""
+
+    @property
+    def max_brightness(self) -> float | None:
+        """See `QualitySettings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityGates:
+    """The gates in force; see `QualitySettings` for their meaning."""
+
+    min_brightness: float = 18.0
+    max_brightness: float = 243.0
+    max_dark_share: float = 0.6
+    max_bright_share: float = 0.4
+    min_sharpness: float = 0.28
+    min_texture: float = 0.3
+
+
 class QualitySettings(Settings):
     """When a tile is good enough for a verdict. What is not is 'unknown', never 'no crack'."""
 
@@ -36,11 +66,19 @@ class QualitySettings(Settings):
         default=False,
         description="Also run the model on refused tiles. The verdict stays unknown; costs time, serves experiments.",
     )
-    min_brightness: float = Field(
-        18.0, ge=0, le=255, description="Mean grey level of a tile (0-255) below which it is 'dark'."
+    min_brightness: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="Mean grey level of a tile (0-255) below which it is 'dark'. null takes what was measured for the "
+        "model, or 18 where its bundle does not say.",
     )
-    max_brightness: float = Field(
-        243.0, ge=0, le=255, description="Mean grey level of a tile (0-255) above which it is 'bright'."
+    max_brightness: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="Mean grey level of a tile (0-255) above which it is 'bright'. null takes what was measured for "
+        "the model, or 243 where its bundle does not say.",
     )
     max_dark_share: float = Field(
         0.6, ge=0, le=1, description="Share of a tile that may be clipped to black before it is 'dark'."
@@ -48,13 +86,14 @@ class QualitySettings(Settings):
     max_bright_share: float = Field(
         0.4, ge=0, le=1, description="Share of a tile that may be clipped to white before it is 'bright'."
     )
-    min_sharpness: float = Field(
-        0.28,
+    min_sharpness: float | None = Field(
+        None,
         ge=0,
         le=2,
         description="Sharpness below which a tile is 'blur': how strong the finest grain is compared with coarser "
         "grain, in the blurriest direction. It does not depend on contrast, so a smooth wall passes. In focus: 0.4 to "
-        "1; blurred over 3 px or smeared over 9 px: below 0.25. Higher refuses more.",
+        "1; blurred over 3 px or smeared over 9 px: below 0.25. Higher refuses more. null takes what was measured for "
+        "the model, or 0.28 where its bundle does not say.",
     )
     min_texture: float = Field(
         0.3,
@@ -66,12 +105,45 @@ class QualitySettings(Settings):
 
     @model_validator(mode="after")
     def _window_is_open(self) -> QualitySettings:
-        if self.min_brightness >= self.max_brightness:
-            raise ValueError(
-                f"vision.quality.min_brightness: found {self.min_brightness:g}, allowed is less than "
-                f"vision.quality.max_brightness ({self.max_brightness:g})"
-            )
+        try:
+            self.gates()
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return self
+
+    def gates(self, measured: MeasuredGates | None = None) -> QualityGates:
+        """The gates in force: what is set here, else what was measured for the model, else the program's own.
+
+        Raises:
+            ConfigError: what is set here and what was measured leave no brightness that passes.
+        """
+        own = QualityGates()
+        found = QualityGates(
+            min_brightness=_first(
+                self.min_brightness, None if measured is None else measured.min_brightness, own.min_brightness
+            ),
+            max_brightness=_first(
+                self.max_brightness, None if measured is None else measured.max_brightness, own.max_brightness
+            ),
+            max_dark_share=self.max_dark_share,
+            max_bright_share=self.max_bright_share,
+            min_sharpness=_first(
+                self.min_sharpness, None if measured is None else measured.min_sharpness, own.min_sharpness
+            ),
+            min_texture=self.min_texture,
+        )
+        if found.min_brightness >= found.max_brightness:
+            raise ConfigError(
+                f"vision.quality.min_brightness: found {found.min_brightness:g}, allowed is less than "
+                f"vision.quality.max_brightness ({found.max_brightness:g})"
+            )
+        return found
+
+
+def _first(wanted: float | None, measured: float | None, otherwise: float) -> float:
+    if wanted is not None:
+        return wanted
+    return otherwise if measured is None else measured
 
 
 class VisionSettings(Settings):

@@ -67,7 +67,7 @@ def test_sharpness_and_brightness_are_those_of_the_agent(seed: int, spoil: str) 
         "exposure": disturb.exposure(tile, -2.0),
     }
     found = measure(changes[spoil])
-    agent = assess(changes[spoil], [Tile(0, 0, 224)], QualitySettings())[0]
+    agent = assess(changes[spoil], [Tile(0, 0, 224)], QualitySettings().gates())[0]
     assert found.sharpness == pytest.approx(agent.sharpness, abs=1e-6)
     assert found.brightness == pytest.approx(agent.brightness, abs=1e-6)
 

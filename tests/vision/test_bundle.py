@@ -38,6 +38,15 @@ def test_a_sound_bundle_says_what_it_is(tmp_path: Path) -> None:
     assert bundle.manifest.metrics["made-up"]["n_positive"] == 3
 
 
+def test_gates_are_optional_and_read_as_they_stand(tmp_path: Path) -> None:
+    assert load_bundle(make_bundle(tmp_path / "old")).quality is None
+    gates = {"min_sharpness": 0.31, "max_brightness": 213.0, "max_smear_px": 5.1, "basis": "measured"}
+    quality = load_bundle(make_bundle(tmp_path / "new", manifest={"quality": gates})).quality
+    assert quality is not None
+    assert quality.model_dump(exclude_none=True) == gates
+    assert quality.min_brightness is None
+
+
 def test_a_bundle_is_found_by_folder_manifest_and_file(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "b")
     for path in (folder, str(folder), folder / "manifest.json", folder / "model.onnx"):
@@ -117,6 +126,12 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, contents: bytes) -> None:
         ),
         ({"default_file": "int8"}, "default_file: found 'int8', allowed are fp32"),
         ({"gsd_mm_px": {"nominal": 3.0, "min": 1.0, "max": 2.0}}, "gsd_mm_px: found min 1.0, nominal 3.0, max 2.0"),
+        ({"quality": {"min_sharpness": -1.0}}, "quality.min_sharpness: Input should be greater than or equal to 0"),
+        ({"quality": {"sharpness": 0.3}}, "quality.sharpness: Extra inputs are not permitted"),
+        (
+            {"quality": {"min_brightness": 200.0, "max_brightness": 100.0}},
+            "quality: found min_brightness 200, allowed is less than max_brightness (100)",
+        ),
         (
             {"operating_point": {"threshold_p": 1.5, "temperature": 1.0, "bias": 0.0}},
             "operating_point.threshold_p: Input should be less than 1",

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drone_agent.errors import ConfigError
 from drone_agent.values import Frame, Image, Tile, TileScore, Verdict
 from drone_agent.vision.bundle import GsdBand
 from drone_agent.vision.pipeline import Vision, open_vision
-from drone_agent.vision.settings import QualitySettings, TilingSettings, VisionSettings
+from drone_agent.vision.settings import QualityGates, QualitySettings, TilingSettings, VisionSettings
 from drone_agent.vision.tiling import plan
 from tests.vision.bundles import expected_logit, make_bundle
 from tests.vision.test_quality import concrete, gaussian
@@ -172,5 +173,32 @@ def test_a_small_picture_is_enlarged(vision: Vision) -> None:
 def test_the_flight_log_is_told_model_and_settings(vision: Vision) -> None:
     facts = vision.describe()
     assert facts["name"] == "darkness"
-    assert facts["quality"]["min_sharpness"] == QualitySettings().min_sharpness
+    assert facts["quality"]["min_sharpness"] == QualityGates().min_sharpness
     assert facts["tiling"]["overlap"] == TilingSettings().overlap
+
+
+def test_what_the_settings_leave_open_is_taken_from_the_bundle(tmp_path: Path) -> None:
+    quality = {"min_sharpness": 0.9, "min_brightness": 40.0, "max_smear_px": 5.0, "basis": "measured"}
+    model = str(make_bundle(tmp_path / "b", manifest={"quality": quality}))
+    image = concrete()
+    assert any(
+        tile.verdict is not Verdict.UNKNOWN
+        for tile in open_vision(VisionSettings(model=str(make_bundle(tmp_path / "plain")))).score(frame(image)).scores
+    )
+    measured = open_vision(VisionSettings(model=model))
+    assert {tile.reason for tile in measured.score(frame(gaussian(1.0)(image))).scores} == {"blur"}
+    told = measured.describe()["quality"]
+    assert (told["min_sharpness"], told["min_brightness"], told["max_brightness"]) == (0.9, 40.0, 243.0)
+
+
+def test_the_settings_win_over_the_bundle(tmp_path: Path) -> None:
+    model = str(make_bundle(tmp_path / "b", manifest={"quality": {"min_sharpness": 2.0}}))
+    own = VisionSettings(model=model, quality=QualitySettings(min_sharpness=0.28))
+    assert None in {tile.reason for tile in open_vision(own).score(frame(concrete())).scores}
+
+
+def test_settings_and_bundle_that_let_no_picture_pass_are_refused(tmp_path: Path) -> None:
+    model = str(make_bundle(tmp_path / "b", manifest={"quality": {"max_brightness": 150.0}}))
+    settings = VisionSettings(model=model, quality=QualitySettings(min_brightness=200.0))
+    with pytest.raises(ConfigError, match=r"found 200, allowed is less than .* \(150\)"):
+        open_vision(settings)

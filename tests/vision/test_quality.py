@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from drone_agent.values import Image, Tile
 from drone_agent.vision.quality import TileQuality, assess
-from drone_agent.vision.settings import QualitySettings
+from drone_agent.vision.settings import QualityGates, QualitySettings
 from drone_agent.vision.tiling import plan
 
 SHARED = Path(__file__).parents[3] / "shared" / "flight" / "wall-01"
-DEFAULTS = QualitySettings()
+DEFAULTS = QualitySettings().gates()
 
 
 def concrete(
@@ -46,7 +46,7 @@ def noisy(image: Image, sigma: float, seed: int = 3) -> Image:
     return np.clip(image + np.random.default_rng(seed).normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 
 
-def judged(image: Image, settings: QualitySettings = DEFAULTS) -> list[TileQuality]:
+def judged(image: Image, settings: QualityGates = DEFAULTS) -> list[TileQuality]:
     return assess(image, plan(image.shape[1], image.shape[0], 224, 0.0), settings)
 
 
