@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
 from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
 from training.engine import checkpoint
+from training.engine.device import choose_device
+from training.engine.meter import Losses
+from training.engine.stopping import has_stalled, recall_at_specificity
 from training.engine.train import Trainer
 from training.engine.validation import auroc
+from training.errors import TrainingError
 
 pytestmark = pytest.mark.training
 
@@ -23,14 +30,47 @@ class Killed(Exception):
     """Stands for a pulled plug."""
 
 
-class DyingTrainer(Trainer):
-    """Writes its state after every step and dies before the sixth."""
+class KilledTrainer(Trainer):
+    """Writes its state after one step and dies before another."""
 
-    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> tuple[float, float]:
-        if self.progress.step == 5:
+    saved_after = 0
+    dies_after = 0
+
+    def run(self) -> None:
+        self._last_saved = math.inf
+        if self.saved_after == 0:
+            self._save_last()
+        super().run()
+
+    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> Losses:
+        if self.progress.step == self.dies_after:
             raise Killed
-        self._last_saved = -math.inf
+        self._last_saved = -math.inf if self.progress.step + 1 == self.saved_after else math.inf
         return super()._step(stage, batch)
+
+
+def run_with_a_kill(config: TrainConfig, folder: Path, *, saved_after: int, dies_after: int) -> Trainer:
+    """Return the run that went on after the kill."""
+    killed = KilledTrainer(config, Path("x.yaml"), folder)
+    killed.saved_after, killed.dies_after = saved_after, dies_after
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = Trainer(config, Path("x.yaml"), folder)
+    resumed.resume()
+    assert resumed.progress.step >= saved_after
+    resumed.run()
+    return resumed
+
+
+def assert_same_run(first: Trainer, second: Trainer) -> None:
+    for name, value in first.average.state_dict().items():
+        assert torch.equal(value, second.average.state_dict()[name]), name
+    assert first.progress.trace == second.progress.trace
+    clocks = {"minutes", "tiles_per_s", "step_over_compute"}
+    rows = [
+        [{key: row[key] for key in row if key not in clocks} for row in run.progress.history] for run in (first, second)
+    ]
+    assert rows[0] == rows[1]
 
 
 class ListeningTrainer(Trainer):
@@ -38,9 +78,9 @@ class ListeningTrainer(Trainer):
 
     losses: list[float]
 
-    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> tuple[float, float]:
+    def _step(self, stage: StageConfig, batch: dict[str, Tensor]) -> Losses:
         losses = super()._step(stage, batch)
-        self.losses.append(losses[0])
+        self.losses.append(losses.tile)
         return losses
 
 
@@ -72,36 +112,125 @@ def config(data_root: Path, splits: Path, cache: Path) -> TrainConfig:
     return small_config(data_root, splits, cache)
 
 
-def test_a_killed_run_goes_on_to_exactly_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
-    straight = Trainer(config, Path("x.yaml"), tmp_path / "straight")
-    straight.run()
-
-    killed = DyingTrainer(config, Path("x.yaml"), tmp_path / "killed")
-    with pytest.raises(Killed):
-        killed.run()
-    resumed = Trainer(config, Path("x.yaml"), tmp_path / "killed")
-    resumed.resume()
-    assert resumed.progress.step == 5
-    resumed.run()
-    for name, value in straight.average.state_dict().items():
-        assert torch.equal(value, resumed.average.state_dict()[name]), name
-    scores = [[row["criterion"] for row in trainer.progress.history] for trainer in (straight, resumed)]
-    assert scores[0] == scores[1]
+@pytest.fixture(scope="module")
+def straight(data_root: Path, splits: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    run = Trainer(small_config(data_root, splits, cache), Path("x.yaml"), tmp_path_factory.mktemp("straight"))
+    run.run()
+    return run
 
 
-def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(config: TrainConfig, tmp_path: Path) -> None:
-    trainer = Trainer(config, Path("config/training/small.yaml"), tmp_path)
-    trainer.run()
-    content = checkpoint.load(tmp_path / "best.pt")
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(saved_after=st.integers(0, 7), further=st.integers(0, 4))
+def test_a_run_killed_at_any_step_goes_on_to_exactly_the_same_result(
+    straight: Trainer, tmp_path_factory: pytest.TempPathFactory, saved_after: int, further: int
+) -> None:
+    resumed = run_with_a_kill(
+        straight.config,
+        tmp_path_factory.mktemp("killed"),
+        saved_after=saved_after,
+        dies_after=min(7, saved_after + further),
+    )
+    assert_same_run(straight, resumed)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_with_short_numbers_resumes_exactly(config: TrainConfig, precision: str, tmp_path: Path) -> None:
+    short = config.model_copy(update={precision: True, "stages": config.stages[:1]})
+    whole = Trainer(short, Path("x.yaml"), tmp_path / "whole")
+    whole.run()
+    resumed = run_with_a_kill(short, tmp_path / "killed", saved_after=2, dies_after=3)
+    assert_same_run(whole, resumed)
+    assert whole._scaler.state_dict() == resumed._scaler.state_dict()
+    assert all(parameter.dtype == torch.float32 for parameter in resumed.model.parameters())
+
+
+def test_a_stage_ends_when_recall_at_fixed_specificity_no_longer_rises(config: TrainConfig, tmp_path: Path) -> None:
+    watched = config.validation.model_copy(update={"every_steps": 1, "stop_specificity": 0.9, "patience": 1})
+    stages = [stage.model_copy(update={"lr": 1e-9, "steps": 12}) for stage in config.stages]
+    stopping = config.model_copy(update={"validation": watched, "stages": stages})
+    run = Trainer(stopping, Path("x.yaml"), tmp_path)
+    run.run()
+    for name in ("first", "second"):
+        values = [row["recall_at_specificity"] for row in run.progress.history if row["stage"] == name]
+        assert 2 <= len(values) < 12
+        assert not has_stalled(values[:-2], 1)
+        assert has_stalled(values[:-1], 1) or has_stalled(values, 1)
+    assert "uav75/recall_at_specificity" in run.progress.history[0]
+    assert run.summary()["steps"] == run.progress.step < run.summary()["configured_steps"]
+
+
+def test_stopping_needs_cracked_and_sound_tiles(config: TrainConfig, tmp_path: Path) -> None:
+    only_cracks = config.validation.model_copy(update={"sets": {"omu-quay": 1.0}, "stop_specificity": 0.9})
+    with pytest.raises(ConfigError, match="cracked and sound"):
+        Trainer(config.model_copy(update={"validation": only_cracks}), Path("x.yaml"), tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), max_size=20), st.floats(0.05, 0.99))
+def test_recall_at_specificity_is_the_best_of_all_thresholds(tiles: list[tuple[int, bool]], specificity: float) -> None:
+    logits = np.array([logit for logit, _ in tiles], np.float64)
+    labels = np.array([label for _, label in tiles], bool)
+    found = recall_at_specificity(logits, labels, specificity)
+    if not labels.any() or labels.all():
+        assert found is None
+        return
+    called = [logits > threshold for threshold in np.arange(-5.5, 5)]
+    fine = [calls for calls in called if (~calls[~labels]).mean() >= specificity - 1e-9]
+    assert found == pytest.approx(max(calls[labels].mean() for calls in fine))
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "stalled"),
+    [([0.5, 0.6], 2, False), ([0.6, 0.5, 0.6], 2, True), ([0.6, 0.5, 0.7], 2, False), ([], 1, False)],
+)
+def test_a_run_has_stalled_after_patience_validations_without_a_rise(
+    values: list[float], patience: int, stalled: bool
+) -> None:
+    assert has_stalled(values, patience) is stalled
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(config: TrainConfig, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = config.model_copy(update={"tensorboard": True})
+    resumed = run_with_a_kill(shown, tmp_path, saved_after=2, dies_after=6)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = resumed.progress.history
+    assert [event.step for event in events.Scalars("criterion")] == [row["step"] for row in rows]
+    assert [event.value for event in events.Scalars("criterion")] == pytest.approx([row["criterion"] for row in rows])
+    assert [event.step for event in events.Scalars("step/loss")] == [int(row[0]) for row in resumed.progress.trace]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="GPU 0 is asked for, this machine has 0"):
+        Trainer(config.model_copy(update={"device": "cuda"}), Path("x.yaml"), tmp_path)
+    assert choose_device("auto") == torch.device("cpu")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
+    run = Trainer(config, Path("x.yaml"), tmp_path)
+    with torch.no_grad():
+        run.model.head.bias.fill_(math.nan)
+    with pytest.raises(TrainingError, match="not finite at step 0 of stage first"):
+        run.run()
+
+
+def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(straight: Trainer) -> None:
+    folder = straight.folder
+    content = checkpoint.load(folder / "best.pt")
     assert content["model"] == "opnet"
-    assert content["config_path"] == "config/training/small.yaml"
+    assert content["config_path"] == "x.yaml"
+    assert "<svg" in (folder / "curves.svg").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 8
+    assert summary["step_over_compute"] >= 1
+    assert summary["criterion"] == straight.progress.best
     assert {row["name"] for row in content["data"]} == {"uav75", "metu-ccic"}
     assert all(len(row["sha256"]) == 64 and row["train_tiles"] > 0 and row["licence"] for row in content["data"])
     assert not any(key.startswith("auxiliary") for key in content["state_dict"])
-    with (tmp_path / "history.csv").open(newline="") as file:
+    with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4, 7, 8]
-    logit, cells = checkpoint.load_model(tmp_path / "best.pt")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    logit, cells = checkpoint.load_model(folder / "best.pt")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert logit.shape == (1,)
     assert cells.shape == (1, 4, 4)
 
@@ -115,12 +244,7 @@ def test_a_student_resumes_exactly_and_names_its_teacher(config: TrainConfig, tm
     for name, chosen in (("alone", config), ("straight", taught)):
         runs[name] = Trainer(chosen, Path("x.yaml"), tmp_path / name)
         runs[name].run()
-    killed = DyingTrainer(taught, Path("x.yaml"), tmp_path / "killed")
-    with pytest.raises(Killed):
-        killed.run()
-    resumed = Trainer(taught, Path("x.yaml"), tmp_path / "killed")
-    resumed.resume()
-    resumed.run()
+    resumed = run_with_a_kill(taught, tmp_path / "killed", saved_after=3, dies_after=5)
     weights = {name: run.average.head.weight for name, run in runs.items()}
     assert not torch.equal(weights["alone"], weights["straight"])
     assert torch.equal(weights["straight"], resumed.average.head.weight)
@@ -146,6 +270,10 @@ def test_resuming_with_another_configuration_is_refused(config: TrainConfig, tmp
     Trainer(config, Path("x.yaml"), tmp_path)._save_last()
     with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
         Trainer(config.model_copy(update={"seed": 2}), Path("x.yaml"), tmp_path).resume()
+    turned = dict(reversed(config.stages[0].sources.items()))  # other batches, though the dictionaries are equal
+    stages = [config.stages[0].model_copy(update={"sources": turned}), *config.stages[1:]]
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        Trainer(config.model_copy(update={"stages": stages}), Path("x.yaml"), tmp_path).resume()
 
 
 def test_the_rate_warms_up_and_falls_and_follows_the_clock_if_minutes_run_out(

@@ -510,7 +510,8 @@ class Trainer:
         """
         path = self.folder / "last.pt"
         content = checkpoint.load(path)
-        if TrainConfig.model_validate(content["config"]) != self.config:
+        # as text: the order of the sources decides the batches too
+        if TrainConfig.model_validate(content["config"]).model_dump_json() != self.config.model_dump_json():
             raise CheckpointError(f"{path}: written with another configuration; start anew")
         # files from before there were GPUs and several processes hold the state of one generator
         states = content.get("random") or [{"cpu": content["torch_rng"], "cuda": None}]
