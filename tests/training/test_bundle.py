@@ -196,6 +196,7 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
         "## Operating point",
         "## Results",
         "## What the figures",
+        "## Robustness",
         "## Parity",
         "## How to repeat",
     ):
@@ -233,6 +234,79 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
     assert recall is not None
     assert flown["by_tile"]["recall"]["value"] == pytest.approx(recall[0])
     assert "fp32: crack from" in (out / "evaluation.md").read_text()
+
+
+def swept(path: Path, **changes: Any) -> Path:
+    """What `crack-training robustness` writes, for the checkpoint above."""
+    limit = {"kind": "recall", "side": "below", "level": 0.5, "earliest": 0.6, "latest": None, "last": 0.25}
+    content = {
+        "model": {
+            "label": "opnet",
+            "training": {"config": "config/training/opnet.yaml", "seed": 1, "commit": None, "steps": 1},
+        },
+        "fall": 0.02,
+        "threshold_logit": 1.5,
+        "sets": {"uav75": {"tiles": 150, "photographs": 10}},
+        "disturbances": {
+            "scale": {"title": "Scale", "unit": "relative", "limits": [limit, limit | {"side": "above", "level": 1.4}]}
+        },
+        "gates": {
+            "min_sharpness": 0.31,
+            "min_brightness": None,
+            "max_brightness": 213.0,
+            "max_smear_px": 5.1,
+            "gsd_factor_min": 0.5,
+            "gsd_factor_max": 1.4,
+            "notes": ["min_sharpness: 0.31 (made up)"],
+        },
+    }
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_a_sweep_becomes_gates_and_band_of_the_bundle_and_a_section_of_the_card(
+    arguments: list[str], command: typer.Typer, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(command, [*arguments, "--robustness", str(swept(tmp_path / "robustness.json"))])
+    assert done.exit_code == 0, done.output
+    bundles = pytest.importorskip("drone_agent.vision.bundle")
+    bundle = bundles.load_bundle(tmp_path / "opnet")
+    assert (bundle.gsd.min, bundle.gsd.nominal, bundle.gsd.max) == (0.5, 1.0, 1.4)
+    assert "measured" in bundle.gsd.basis
+    assert (bundle.quality.min_sharpness, bundle.quality.min_brightness) == (0.31, None)
+    assert bundle.quality.max_brightness == 213.0
+    card = (tmp_path / "opnet" / "CARD.md").read_text()
+    assert "| Scale (less): relative | 0.5 | 0.6 | beyond 0.25 |" in card
+    assert "* min_sharpness: 0.31 (made up)" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"model": {"label": "x", "training": {"config": "c", "seed": 7, "commit": None, "steps": 1}}},
+            "other weights",
+        ),
+        ({"gates": {}}, "not a result of"),
+        ({"model": None}, "not a result of"),
+    ],
+)
+def test_a_sweep_of_other_weights_is_refused(
+    arguments: list[str], command: typer.Typer, tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    sweep = swept(tmp_path / "robustness.json", **changes)
+    done = CliRunner().invoke(command, [*arguments, "--robustness", str(sweep)])
+    assert done.exit_code == 2
+    assert what in " ".join(done.output.split())
+    assert not (tmp_path / "opnet").exists()
+
+
+def test_without_a_sweep_the_manifest_is_as_it_always_was(tmp_path: Path, model: onnx.ModelProto) -> None:
+    write(tmp_path / "tiny", model)
+    assert "quality" not in json.loads((tmp_path / "tiny" / MANIFEST).read_text())
+    gates = {"min_sharpness": 0.3, "basis": "measured"}
+    assert write(tmp_path / "told", model, quality=gates).quality is not None
+    assert read_manifest(tmp_path / "told").to_json() == (tmp_path / "told" / MANIFEST).read_text()
 
 
 def test_export_refuses_a_graph_that_judges_otherwise(

@@ -54,6 +54,19 @@ class GsdBand(_Part):
     basis: str
 
 
+class Quality(_Part):
+    """Pictures that the model cannot judge, in the terms of the agent's `vision.quality`; None: not found.
+
+    `max_smear_px` is for choosing speed and exposure; in flight a smear shows in the sharpness.
+    """
+
+    min_sharpness: float | None = Field(None, ge=0, le=2)
+    min_brightness: float | None = Field(None, ge=0, le=255)
+    max_brightness: float | None = Field(None, ge=0, le=255)
+    max_smear_px: float | None = Field(None, gt=0)
+    basis: str
+
+
 class ModelFile(_Part):
     """One ONNX file of the bundle."""
 
@@ -124,6 +137,7 @@ class Manifest(_Part):
     input: Input = Input()
     outputs: Outputs = Outputs()
     gsd_mm_px: GsdBand
+    quality: Quality | None = None
     files: dict[Literal["fp32", "int8"], ModelFile]
     default_file: Literal["fp32", "int8"] = "int8"
     operating_point: OperatingPoint
@@ -134,8 +148,10 @@ class Manifest(_Part):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     def to_json(self) -> str:
-        """The file's text, the same for the same content."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
+        """The file's text, the same for the same content; without measured gates it has no such section."""
+        without = {"quality"} if self.quality is None else None
+        content = self.model_dump(mode="json", by_alias=True, exclude=without)
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from training.evaluation.calibration import Bin, Calibration
 from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table
 from training.evaluation.threshold import Bar, Choice, Scored, rates_at
+from training.export.measured import Measured
 from training.export.parity import MAX_RECALL_DIFFERENCE, MIN_AGREEMENT, Agreement
 
 _CURVE_STEPS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
@@ -42,6 +43,7 @@ class CardFacts:
         quantisation: how the 8-bit file was made.
         speed: of the 8-bit file, None if not measured.
         commands: to repeat it.
+        measured: what a robustness sweep found, None without one.
         limit: at most so many tiles of each set were used; None means all.
     """
 
@@ -58,6 +60,7 @@ class CardFacts:
     speed: Speed | None
     commands: Sequence[str]
     limit: int | None = None
+    measured: Measured | None = None
 
 
 def render(card: CardFacts) -> str:

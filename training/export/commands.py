@@ -32,6 +32,9 @@ def export_command(
     ] = 4,
     calibration_tiles: Annotated[int, typer.Option(min=8, help="Training tiles that set the 8-bit ranges.")] = 320,
     limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set, for trials.")] = None,
+    robustness: Annotated[
+        Path | None, typer.Option(help="robustness.json of these weights: gates and GSD band for the manifest.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime and PyTorch.")] = 1,
     default: Annotated[
         bool, typer.Option("--default", help="Make it the bundle that is taken when none is named.")
@@ -64,6 +67,7 @@ def export_command(
         limit=limit,
         threads=threads,
         default=default,
+        robustness=robustness,
         commands=_commands(checkpoint),
     )
     try:

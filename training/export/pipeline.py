@@ -32,6 +32,7 @@ from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose
 from training.export.benchmark import interleaved_s
 from training.export.bundle import Manifest, update_index, write_bundle
 from training.export.card import CardFacts, Speed, render, threshold_rule
+from training.export.measured import read_robustness
 from training.export.onnx import Scaling, split_scaling, to_onnx
 from training.export.parity import Agreement, ParityError, compare, gate
 from training.export.quantize import (
@@ -86,6 +87,7 @@ class ExportOptions:
         threads: of ONNX Runtime.
         resamples: of the bootstrap.
         default: whether the bundle becomes the index's default.
+        robustness: `robustness.json` of these weights; gates and the band of ground sampling distances come from it.
         commands: what the card names as the way to repeat it.
     """
 
@@ -105,6 +107,7 @@ class ExportOptions:
     resamples: int = 1000
     seed: int = 1
     default: bool = False
+    robustness: Path | None = None
     commands: tuple[str, ...] = ()
 
 
@@ -132,6 +135,9 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         ParityError: the files do not judge as the net; nothing was written.
     """
     content, net = open_checkpoint(checkpoint)
+    measured = (
+        None if options.robustness is None else read_robustness(options.robustness, name=options.name, content=content)
+    )
     validation = _sets("validation", options)
     with step("ONNX", 1) as advance:
         float_model = to_onnx(net)
@@ -157,12 +163,10 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         "parameters": parameter_count(net),
         "licence": options.licence,
         "input": {"tile_px": 224},
-        "gsd_mm_px": {
-            "nominal": options.gsd_mm_px[0],
-            "min": options.gsd_mm_px[1],
-            "max": options.gsd_mm_px[2],
-            "basis": options.gsd_basis,
-        },
+        "gsd_mm_px": dict(zip(("nominal", "min", "max"), options.gsd_mm_px, strict=True)) | {"basis": options.gsd_basis}
+        if measured is None
+        else measured.gsd_mm_px(options.gsd_mm_px, options.gsd_basis),
+        **({} if measured is None else {"quality": measured.quality}),
         "default_file": "int8",
         "operating_point": {
             "threshold_p": calibrated.p_crack(choice.threshold_logit),
@@ -209,6 +213,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             speed=speed,
             commands=options.commands,
             limit=options.limit,
+            measured=measured,
         )
     )
     manifest = write_bundle(
