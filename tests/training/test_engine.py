@@ -209,7 +209,7 @@ def test_a_gpu_that_is_not_there_is_refused(config: TrainConfig, tmp_path: Path)
 def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
     run = Trainer(config, Path("x.yaml"), tmp_path)
     with torch.no_grad():
-        run.model.head.bias.fill_(math.nan)
+        run.model.head.weight.fill_(math.nan)
     with pytest.raises(TrainingError, match="not finite at step 0 of stage first"):
         run.run()
 
