@@ -27,13 +27,17 @@ TONE_CURVE: Final = 0.30
 WHITE_BALANCE: Final = 0.10
 SATURATION: Final = (0.0, 1.8)
 FOCUS_SIGMA_PX: Final = (0.3, 1.3)
+FOCUS_SHARE: Final = 0.6
+"""Share of the blurred tiles that are out of focus; the rest moved."""
 MOTION_PX: Final = (3, 5, 7)
 RESOLUTION: Final = (0.5, 0.9)
 """Share of the tile's side that it was taken with."""
 SHARPENING: Final = (0.3, 1.0)
 NOISE: Final = (1.0, 9.0)
 """Standard deviation in grey levels."""
+NOISE_CHANCE: Final = 0.35
 JPEG_QUALITY: Final = (35, 91)
+JPEG_CHANCE: Final = 0.25
 SHADOW_GAIN: Final = (0.3, 0.75)
 SHADOW_EDGE_PX: Final = (0.5, 8.0)
 """Width of the soft edge."""
@@ -121,16 +125,16 @@ class Appearance:
         return tile if self.preset == "none" else self._field(tile, rng)
 
     def _field(self, tile: Image, rng: Generator) -> Image:
-        for chance, change in _ON_THE_WALL:
+        for chance, change in ON_THE_WALL:
             if rng.random() < chance:
                 tile = change(tile, rng)
         tile = _light(tile, rng)
-        for chance, change in _IN_THE_CAMERA:
+        for chance, change in IN_THE_CAMERA:
             if rng.random() < chance:
                 tile = change(tile, rng)
-        if rng.random() < 0.35:
+        if rng.random() < NOISE_CHANCE:
             tile = self._grain(tile, rng)
-        return _jpeg(tile, rng) if rng.random() < 0.25 else tile
+        return _jpeg(tile, rng) if rng.random() < JPEG_CHANCE else tile
 
     def _grain(self, tile: Image, rng: Generator) -> Image:
         side = tile.shape[0]
@@ -181,7 +185,7 @@ def add_noise(tile: Image, noise: NDArray[np.float32], deviation: float) -> Imag
     return np.asarray(cv2.add(tile, noise * deviation, dtype=cv2.CV_8U), np.uint8)
 
 
-def _colour(tile: Image, rng: Generator) -> Image:
+def mix_colours(tile: Image, rng: Generator) -> Image:
     """Mix the channels: paler or stronger colour, a cast, exchanged channels, grey."""
     dice = rng.random()
     if dice < 0.15:
@@ -196,8 +200,9 @@ def _colour(tile: Image, rng: Generator) -> Image:
     return np.asarray(cv2.transform(tile, matrix), np.uint8)
 
 
-def _blur(tile: Image, rng: Generator) -> Image:
-    if rng.random() < 0.6:
+def blur(tile: Image, rng: Generator) -> Image:
+    """Blur by focus or by motion."""
+    if rng.random() < FOCUS_SHARE:
         return focus_blur(tile, float(rng.uniform(*FOCUS_SIGMA_PX)))
     return motion_blur(tile, int(rng.choice(MOTION_PX)), float(rng.uniform(0, np.pi)))
 
@@ -217,7 +222,8 @@ def motion_blur(tile: Image, length_px: int, angle_rad: float) -> Image:
     return np.asarray(cv2.filter2D(tile, -1, kernel / kernel.sum()), np.uint8)
 
 
-def _resample(tile: Image, rng: Generator) -> Image:
+def resample(tile: Image, rng: Generator) -> Image:
+    """Lose resolution, somewhere in its range."""
     return lose_resolution(tile, float(rng.uniform(*RESOLUTION)))
 
 
@@ -229,7 +235,8 @@ def lose_resolution(tile: Image, share: float) -> Image:
     return np.asarray(cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _sharpen(tile: Image, rng: Generator) -> Image:
+def overdo_sharpness(tile: Image, rng: Generator) -> Image:
+    """Sharpen, somewhere in its range."""
     return sharpen(tile, float(rng.uniform(*SHARPENING)))
 
 
@@ -249,7 +256,8 @@ def compress(tile: Image, quality: int) -> Image:
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
-def _shadow(tile: Image, rng: Generator) -> Image:
+def cast_shadow(tile: Image, rng: Generator) -> Image:
+    """Darken one side of an edge that lies anywhere."""
     side = tile.shape[0]
     angle, offset = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(-0.4, 0.4)) * side
     softness, gain = float(rng.uniform(*SHADOW_EDGE_PX)), float(rng.uniform(*SHADOW_GAIN))
@@ -356,15 +364,15 @@ def draw_paint(tile: Image, rng: Generator) -> Image:
 
 _Change = Callable[[Image, Generator], Image]
 
-_ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
+ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
     (0.05, draw_paint),
     (0.06, draw_joint),
     (0.08, draw_cable),
     (0.05, draw_hair),
-    (0.12, _shadow),
-    (0.45, _colour),
+    (0.12, cast_shadow),
+    (0.45, mix_colours),
 )
 """What the field preset does before the light varies, each with its chance."""
 
-_IN_THE_CAMERA: Final[tuple[tuple[float, _Change], ...]] = ((0.30, _blur), (0.10, _resample), (0.08, _sharpen))
+IN_THE_CAMERA: Final[tuple[tuple[float, _Change], ...]] = ((0.30, blur), (0.10, resample), (0.08, overdo_sharpness))
 """What it does after."""

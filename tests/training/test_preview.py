@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.training.conftest import REPOSITORY
+from training.config import read_settings
+from training.data.mixture import SourceSampler, load_samplers
+from training.data.preview import PreviewSettings, examples, field_effects, preview, time_generator, variants
+from training.errors import ConfigError
+from training.progress import no_bar
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def samplers(data_root: Path, splits: Path, cache: Path) -> dict[str, SourceSampler]:
+    return load_samplers(["metu-ccic", "uav75"], data_root, cache, splits, synthetic_count=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def page(data_root: Path, splits: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = PreviewSettings.model_validate(
+        {
+            "data": {"root": data_root, "cache": cache, "splits": splits, "synthetic_count": 6},
+            "out": tmp_path_factory.mktemp("preview"),
+            "sources": ["metu-ccic", "uav75", "synthetic"],
+            "photographs": 1,
+            "variants": 2,
+            "drawn": 3,
+            "px": 64,
+            "timing_tiles": 4,
+            "timing_rounds": 1,
+        }
+    )
+    return preview(settings, no_bar)
+
+
+def test_the_committed_configuration_is_read_and_is_the_default() -> None:
+    committed = read_settings(REPOSITORY / "config/training/commands/augment-preview.yaml", PreviewSettings)
+    assert committed == PreviewSettings()
+
+
+@pytest.mark.parametrize("change", ["sources: [walls-external]", "effects_source: metu", "tiles: 3", "px: 100"])
+def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "preview.yaml"
+    path.write_text(change + "\n")
+    with pytest.raises(ConfigError, match=change.split(":", maxsplit=1)[0]):
+        read_settings(path, PreviewSettings)
+
+
+def test_the_page_embeds_a_sheet_for_every_source_and_the_numbers_lie_beside_it(page: Path) -> None:
+    names = {path.name for path in page.parent.glob("*.png")}
+    assert names == {
+        "presets-metu-ccic.png", "presets-uav75.png", "presets-synthetic.png", "effects.png", "synthetic.png",
+    }  # fmt: skip
+    assert page.read_text(encoding="utf-8").count("data:image/png") == len(names)
+    assert all(cv2.imread(str(page.parent / name)).std() > 10 for name in names)
+    content = json.loads((page.parent / "preview.json").read_text(encoding="utf-8"))
+    assert [row["preset"] for row in content["timing"]] == ["none", "published", "field"]
+    assert content["timing"][0]["ratio"] == 1.0
+    assert all(row["ms_a_tile"] > 0 for row in content["timing"])
+    assert content["published"][0].startswith("RandomResizedCrop(size=(64, 64)")
+
+
+def test_variants_of_one_photograph_differ_between_presets_and_repeat_with_the_seed(
+    samplers: dict[str, SourceSampler],
+) -> None:
+    one = samplers["uav75"].only(samplers["uav75"].indices[0])
+    tiles = {
+        preset: variants(one, preset, px=64, count=3, seed=2)["tiles"] for preset in ("none", "published", "field")
+    }
+    assert len({picture.tobytes() for picture in tiles.values()}) == 3
+    assert np.array_equal(tiles["field"], variants(one, "field", px=64, count=3, seed=2)["tiles"])
+
+
+def test_examples_are_cracked_and_sound_in_turn(samplers: dict[str, SourceSampler]) -> None:
+    sampler = samplers["metu-ccic"]
+    chosen = examples(sampler, 4)
+    assert [sampler.photographs.items[index].label for index in chosen] == [True, False, True, False]
+    assert set(chosen) <= set(sampler.indices)
+
+
+def test_every_effect_that_the_issue_of_augmentation_names_is_shown_and_grows(
+    samplers: dict[str, SourceSampler],
+) -> None:
+    effects = {effect.name: effect for effect in field_effects(samplers["uav75"], 96, 1)}
+    assert {
+        "scale", "motion blur", "focus blur", "JPEG", "exposure", "white balance", "shadow edge", "noise",
+        "synthetic joint", "wire or painted line", "hair", "stains", "mark of paint",
+    } <= effects.keys()  # fmt: skip
+    assert all(len({tile.tobytes() for _, tile in effect.views}) == 3 for effect in effects.values())
+    for name in ("focus blur", "motion blur"):
+        detail = [float(cv2.Laplacian(tile, cv2.CV_64F).std()) for _, tile in effects[name].views]
+        assert detail[0] > detail[2], name
+    levels = [float(tile.mean()) for _, tile in effects["exposure"].views]
+    assert levels == sorted(levels)
+    assert effects["focus blur"].chance + effects["motion blur"].chance == pytest.approx(0.30)
+
+
+def test_putting_torchs_generator_back_costs_next_to_nothing() -> None:
+    assert time_generator(200) < 1.0
+
+
+def test_the_command_says_in_one_line_where_its_results_are(
+    data_root: Path, splits: Path, cache: Path, tmp_path: Path
+) -> None:
+    import typer
+
+    from training.data.preview_command import register
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    register(app)
+    config = tmp_path / "preview.yaml"
+    config.write_text(
+        "sources: [metu-ccic]\neffects_source: metu-ccic\npx: 64\ntiming_tiles: 2\ntiming_rounds: 1\nvariants: 3\n"
+    )
+    options = {
+        "config": config, "out": tmp_path / "out", "data": data_root, "cache": cache, "splits": splits,
+        "photographs": 1, "variants": 2,
+    }  # fmt: skip
+    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    done = CliRunner().invoke(app, ["augment-preview", *arguments])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out/index.html").is_file()
+    settings = json.loads((tmp_path / "out/preview.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["variants"] == 2
+    assert settings["data"]["root"] == str(data_root)
