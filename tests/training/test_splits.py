@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY, texture
 from training.data.cache import load_photographs
+from training.data.dataset import evaluation_tiles
+from training.data.leakage import leaks
 from training.data.sources import SOURCES
-from training.data.splits import SplitRow, make_split, read_split, write_split
-from training.data.twins import connected, twin_pairs
+from training.data.split_command import Places, SplitSettings, draw_published
+from training.data.splits import SplitRow, make_published_split, make_split, read_split, write_split
+from training.data.twins import connected, find_twins, thumbnail, twin_pairs
 from training.errors import DataError
 
 pytestmark = pytest.mark.training
@@ -94,3 +98,101 @@ def test_a_changed_split_file_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("train", "test"))
     with pytest.raises(DataError, match="SHA-256"):
         read_split("metu-ccic", tmp_path)
+
+
+def turned(image: np.ndarray, symmetry: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image if symmetry < 4 else image[:, ::-1], symmetry % 4))
+
+
+@pytest.fixture(scope="module")
+def twinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """METU's layout where each of 16 cracked walls is there in all eight symmetries, encoded at other qualities."""
+    root = tmp_path_factory.mktemp("twinned")
+    rng = np.random.default_rng(5)
+    for index in range(16):
+        cracked = texture(rng, 227)
+        cv2.line(cracked, (int(rng.integers(10, 90)), 0), (int(rng.integers(130, 220)), 226), (30, 30, 30), 6)
+        (root / "metu-ccic/Positive").mkdir(parents=True, exist_ok=True)
+        (root / "metu-ccic/Negative").mkdir(parents=True, exist_ok=True)
+        for symmetry in range(8):
+            name = str(root / f"metu-ccic/Positive/{100 * symmetry + index:05d}.jpg")
+            cv2.imwrite(name, turned(cracked, symmetry), [cv2.IMWRITE_JPEG_QUALITY, 95 - 5 * symmetry])
+        cv2.imwrite(str(root / f"metu-ccic/Negative/{index:05d}.jpg"), texture(rng, 227))
+    return root
+
+
+def test_no_twin_in_any_of_the_eight_symmetries_crosses_a_new_split(twinned: Path, tmp_path: Path) -> None:
+    photographs = load_photographs(SOURCES["metu-ccic"], twinned, tmp_path)
+    rows = make_split(photographs, seed=2)
+    of_wall = defaultdict(set)
+    for row in rows:
+        if row.label == "crack":
+            of_wall[int(Path(row.path).stem) % 100].add(row.split)
+    assert all(len(found) == 1 for found in of_wall.values())
+    assert set.union(*of_wall.values()) == {"train", "val", "test"}
+    assert len({row.group for row in rows if row.label == "crack"}) == 16
+    assert spans(rows) == []
+
+
+def test_every_symmetry_is_named(twinned: Path, tmp_path: Path) -> None:
+    photographs = load_photographs(SOURCES["metu-ccic"], twinned, tmp_path)
+    number = [int(Path(item.path).stem) if item.label else -1 for item in photographs.items]
+    thumbs = np.stack([thumbnail(image) for image in photographs.images])
+    plain = {(number[t.first] % 100, number[t.second] // 100): t for t in find_twins(thumbs) if number[t.first] < 100}
+    assert len([t for t in find_twins(thumbs) if number[t.first] < 0 or number[t.second] < 0]) == 0
+    for wall in range(16):
+        for symmetry in range(1, 8):
+            assert plain[wall, symmetry].symmetry == symmetry
+
+
+def test_blocks_do_not_change_which_twins_are_found(twinned: Path, tmp_path: Path) -> None:
+    photographs = load_photographs(SOURCES["metu-ccic"], twinned, tmp_path)
+    thumbs = np.stack([thumbnail(image) for image in photographs.images])
+    pairs = [[(twin.first, twin.second) for twin in find_twins(thumbs, block=block)] for block in (7, 1000)]
+    assert pairs[0] == pairs[1]
+    assert len(pairs[0]) == 16 * 28
+
+
+def test_the_published_split_leaks_and_the_split_by_group_does_not(twinned: Path, tmp_path: Path) -> None:
+    photographs = load_photographs(SOURCES["metu-ccic"], twinned, tmp_path)
+    twins = twin_pairs(photographs.images)
+    published = make_published_split(photographs, seed=1, twins=twins)
+    shares = [[row.split for row in published if row.label == label].count("train") for label in ("crack", "none")]
+    assert shares == [round(0.7 * 128), round(0.7 * 16)]
+    leaking = {leak.split: leak for leak in leaks(published, twins) if leak.label == "crack"}
+    # with seven twins each, hardly a file is without one in training
+    assert leaking["test"].twins >= 0.9 * leaking["test"].files
+    assert all(leak.twins == leak.relatives == 0 for leak in leaks(make_split(photographs, seed=1), twins))
+
+
+def test_leaks_are_counted_by_twin_and_by_group() -> None:
+    rows = [
+        SplitRow("s", "a", "film", "crack", "train"),
+        SplitRow("s", "b", "film", "crack", "test"),
+        SplitRow("s", "c", "other", "crack", "test"),
+        SplitRow("s", "d", "film", "crack", "test"),
+    ]
+    (leak,) = leaks(rows, [(0, 1), (1, 3)])
+    assert (leak.files, leak.twins, leak.relatives) == (3, 1, 2)
+
+
+def test_a_run_can_be_pointed_at_the_published_split(data_root: Path, splits: Path, tmp_path: Path) -> None:
+    published, results = tmp_path / "published", tmp_path / "results"
+    settings = SplitSettings(
+        data=Places(root=data_root, cache=splits / "cache"), out=splits, published=published, results=results
+    )
+    before = (splits / "INDEX.sha256").read_bytes()
+    draw_published(settings)
+    assert (splits / "INDEX.sha256").read_bytes() == before
+    tiles = evaluation_tiles("metu-ccic", "test", data_root, splits / "cache", published)
+    assert len(tiles.labels) == sum(row.split == "test" for row in read_split("metu-ccic", published))
+    content = json.loads((results / "leakage.json").read_text())
+    assert set(content) == {"by group", "as published"}
+    assert all(leak["with_a_twin_in_training"] == 0 for leak in content["by group"])
+    assert (results / "leakage.svg").is_file()
+    assert "as published: a twin" in (results / "index.html").read_text()
+
+
+def test_the_published_split_never_overwrites_the_split_by_group(data_root: Path, splits: Path) -> None:
+    with pytest.raises(DataError, match="another folder"):
+        draw_published(SplitSettings(data=Places(root=data_root), out=splits, published=splits))

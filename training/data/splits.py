@@ -11,6 +11,7 @@ import hashlib
 import io
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,14 +38,21 @@ class SplitRow:
     split: str
 
 
-def make_split(photographs: Photographs, *, seed: int) -> list[SplitRow]:
+def make_split(
+    photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]] | None = None
+) -> list[SplitRow]:
     """Divide a data set into 70/15/15 by group, stratified by label; fixed parts of the publisher are kept.
 
     Twins are searched in all data sets. Where twins join photographs of different fixed parts, the whole group goes to
     the part that is evaluated, so that nothing seen in training is tested on.
+
+    Args:
+        photographs: the decoded data set.
+        seed: decides the draw.
+        twins: `twin_pairs` of the pictures, if they were searched already.
     """
     items = photographs.items
-    groups = _joined_groups(items, twin_pairs(photographs.images))
+    groups = joined_groups(items, twin_pairs(photographs.images) if twins is None else twins)
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
@@ -64,11 +72,35 @@ def make_split(photographs: Photographs, *, seed: int) -> list[SplitRow]:
     ]
 
 
+def make_published_split(photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
+    """Divide a data set into 70/15/15 as is usually published: file by file at random, stratified by label alone.
+
+    Twins and tiles of one photograph fall into different parts, so what is measured on the test part is too good. It is
+    there to show by how much. The column `group` still names the true group.
+    """
+    items = photographs.items
+    groups = joined_groups(items, twins)
+    strata: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        strata[_label(item)].append(index)
+    split_of: dict[int, str] = {}
+    for label, indices in sorted(strata.items()):
+        random.Random(f"{seed}/{photographs.name}/{label}/as published").shuffle(indices)
+        ends = (round(SHARES[0] * len(indices)), round((SHARES[0] + SHARES[1]) * len(indices)))
+        for place, index in enumerate(indices):
+            split_of[index] = SPLITS[sum(place >= end for end in ends)]
+    return [
+        SplitRow(photographs.name, item.path, groups[index], _label(item), split_of[index])
+        for index, item in enumerate(items)
+    ]
+
+
 def _label(item: Item) -> str:
     return {True: "crack", False: "none", None: "mask"}[item.label]
 
 
-def _joined_groups(items: list[Item], twins: list[tuple[int, int]]) -> list[str]:
+def joined_groups(items: Sequence[Item], twins: Sequence[tuple[int, int]]) -> list[str]:
+    """Name the group of each photograph: the publisher's groups, joined wherever two of their pictures are twins."""
     first: dict[str, int] = {}
     pairs = list(twins)
     for index, item in enumerate(items):
@@ -137,11 +169,20 @@ def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> li
     Raises:
         DataError: a photograph is not in the list.
     """
-    split_of = {row.path: row.split for row in rows}
-    missing = [item.path for item in photographs.items if item.path not in split_of]
+    return [index for index, row in enumerate(in_order(photographs, rows)) if row.split == split]
+
+
+def in_order(photographs: Photographs, rows: list[SplitRow]) -> list[SplitRow]:
+    """Return the row of each photograph, in the order of the photographs.
+
+    Raises:
+        DataError: a photograph is not in the list.
+    """
+    row_of = {row.path: row for row in rows}
+    missing = [item.path for item in photographs.items if item.path not in row_of]
     if missing:
         raise DataError(
             f"{photographs.name}: {len(missing)} photographs are in no split (first: {missing[0]}); "
             "run `crack-training split`"
         )
-    return [index for index, item in enumerate(photographs.items) if split_of[item.path] == split]
+    return [row_of[item.path] for item in photographs.items]

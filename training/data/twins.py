@@ -1,11 +1,14 @@
 """Which pictures are copies of one another? Byte-identical, re-encoded, mirrored or turned by quarter turns.
 
 Pictures are compared as small grey thumbnails, normalised to mean 0 and length 1, so that the scalar product is their
-correlation. The eight symmetries of the square of one are compared with the plain thumbnail of the other.
+correlation. The eight symmetries of the square of one are compared with the plain thumbnail of the other. All pairs are
+compared, in blocks: 14,000 pictures take seconds, 40,000 some minutes on one core and below 500 MB.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -21,62 +24,127 @@ FINE_CORRELATION: Final = 0.90
 MEAN_DIFFERENCE: Final = 3.0
 """Largest mean difference of grey levels between verified thumbnails."""
 
+SYMMETRIES: Final = (
+    "as it is",
+    "turned by 90 degrees",
+    "turned by 180 degrees",
+    "turned by 270 degrees",
+    "mirrored left to right",
+    "mirrored and turned by 90 degrees",
+    "mirrored top to bottom",
+    "mirrored and turned by 270 degrees",
+)
+"""Names of the eight versions of `symmetries`, in its order; turns are counter-clockwise."""
+
+
+@dataclass(frozen=True, order=True)
+class Twin:
+    """Two pictures that show the same.
+
+    Attributes:
+        first: position of one picture.
+        second: position of the other; `first < second`.
+        symmetry: which version of `SYMMETRIES` of the first matches the second best.
+        correlation: of that version's thumbnail with the second's, 0.9 to 1.
+    """
+
+    first: int
+    second: int
+    symmetry: int
+    correlation: float
+
 
 def symmetries(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Return the eight mirrored and turned versions of pictures [N, S, S], the plain one first."""
-    mirrored = images[:, :, ::-1]
-    return [np.rot90(version, turns, axes=(1, 2)) for version in (images, mirrored) for turns in range(4)]
+    return [_turned(images, version) for version in range(len(SYMMETRIES))]
 
 
-def thumbnails(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """Shrink pictures [N, H, W, 3] to grey float32 [N, side, side]."""
-    small = np.empty((len(images), side, side), np.float32)
-    for index, image in enumerate(images):
-        grey = cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2GRAY)
-        small[index] = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-    return small
+def _turned(images: NDArray[np.float32], version: int) -> NDArray[np.float32]:
+    return np.rot90(images if version < 4 else images[:, :, ::-1], version % 4, axes=(1, 2))
 
 
-def _normalise(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def thumbnail(image: NDArray[np.uint8], side: int = FINE_PX) -> NDArray[np.uint8]:
+    """Shrink a picture [H, W, 3] to grey uint8 [side, side]."""
+    grey = cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def normalise(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Flatten pictures [N, ...] to vectors [N, D] of mean 0 and length 1 (uniform ones become 0)."""
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6), np.float32)
 
 
-def twin_pairs(images: NDArray[np.uint8], *, block: int = 1000) -> list[tuple[int, int]]:
-    """Find all pairs of near-duplicates.
+def coarse_thumbnails(fine: NDArray[np.uint8], *, block: int = 2000) -> NDArray[np.float32]:
+    """Average thumbnails [N, 48, 48] to float32 [N, 16, 16]."""
+    factor = FINE_PX // COARSE_PX
+    coarse = np.empty((len(fine), COARSE_PX, COARSE_PX), np.float32)
+    for start in range(0, len(fine), block):
+        part = fine[start : start + block].astype(np.float32)
+        coarse[start : start + block] = part.reshape(-1, COARSE_PX, factor, COARSE_PX, factor).mean(axis=(2, 4))
+    return coarse
 
-    Args:
-        images: uint8 [N, H, W, 3], all of one size.
-        block: rows compared at once; bounds the memory (block x N x 4 bytes).
+
+def twin_pairs(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Find all pairs of near-duplicates among pictures of one size, uint8 [N, H, W, 3].
 
     Returns:
         Index pairs (a, b) with a < b.
     """
-    fine = thumbnails(images, FINE_PX)
-    coarse = _shrink(fine)
-    plain = _normalise(coarse)
-    candidates: set[tuple[int, int, int]] = set()
-    for version, turned in enumerate(symmetries(coarse)):
-        other = _normalise(np.ascontiguousarray(turned))
-        for start in range(0, len(plain), block):
-            correlation = other[start : start + block] @ plain.T
-            for row, column in np.argwhere(correlation > COARSE_CORRELATION):
-                if start + row < column:
-                    candidates.add((int(start + row), int(column), version))
-    return sorted({(a, b) for a, b, version in candidates if _same(fine[a], fine[b], version)})
+    fine = np.empty((len(images), FINE_PX, FINE_PX), np.uint8)
+    for index, image in enumerate(images):
+        fine[index] = thumbnail(image)
+    return [(twin.first, twin.second) for twin in find_twins(fine)]
 
 
-def _shrink(fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    factor = FINE_PX // COARSE_PX
-    shape = (len(fine), COARSE_PX, factor, COARSE_PX, factor)
-    return np.asarray(fine.reshape(shape).mean(axis=(2, 4)), np.float32)
+def find_twins(
+    fine: NDArray[np.uint8], *, block: int = 1000, advance: Callable[[int], None] = lambda _rows: None
+) -> list[Twin]:
+    """Find all pairs of near-duplicates by their thumbnails.
+
+    Args:
+        fine: uint8 [N, 48, 48], as `thumbnail` makes them.
+        block: rows compared at once; bounds the memory (block x N x 4 bytes).
+        advance: is told how many of the N rows were done.
+
+    Returns:
+        One for each pair, in order.
+    """
+    coarse = coarse_thumbnails(fine)
+    plain = normalise(coarse)
+    best: dict[tuple[int, int], Twin] = {}
+    for start in range(0, len(plain), block):
+        end = min(start + block, len(plain))
+        for version in range(len(SYMMETRIES)):
+            turned = normalise(np.ascontiguousarray(_turned(coarse[start:end], version)))
+            # a pair is met once, with the smaller number as the row
+            rows, columns = np.nonzero(turned @ plain[start:].T > COARSE_CORRELATION)
+            later = rows < columns
+            for twin in _verified(fine, rows[later] + start, columns[later] + start, version):
+                known = best.get((twin.first, twin.second))
+                if known is None or twin.correlation > known.correlation:
+                    best[twin.first, twin.second] = twin
+        advance(end - start)
+    return sorted(best.values())
 
 
-def _same(first: NDArray[np.float32], second: NDArray[np.float32], version: int) -> bool:
-    turned = np.ascontiguousarray(symmetries(first[None])[version])
-    correlation = float((_normalise(turned) @ _normalise(second[None]).T).item())
-    return correlation > FINE_CORRELATION and float(np.abs(turned[0] - second).mean()) < MEAN_DIFFERENCE
+def _verified(
+    fine: NDArray[np.uint8], firsts: NDArray[np.intp], seconds: NDArray[np.intp], version: int, *, block: int = 1000
+) -> list[Twin]:
+    """Keep the candidates that agree on the larger thumbnail, in structure and in brightness."""
+    found = []
+    for start in range(0, len(firsts), block):
+        first, second = firsts[start : start + block], seconds[start : start + block]
+        turned = np.ascontiguousarray(_turned(fine[first].astype(np.float32), version))
+        other = fine[second].astype(np.float32)
+        correlation = (normalise(turned) * normalise(other)).sum(axis=1)
+        difference = np.abs(turned - other).mean(axis=(1, 2))
+        found += [
+            Twin(int(first[row]), int(second[row]), version, min(1.0, float(correlation[row])))
+            for row in np.flatnonzero((correlation > FINE_CORRELATION) & (difference < MEAN_DIFFERENCE))
+        ]
+    return found
 
 
 def connected(count: int, pairs: list[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.training.conftest import texture, write_picture
+from training.data.audit import audit, write_audit
+from training.data.audit_command import AuditSettings, Places
+from training.data.baseline import Baseline, fit_threshold, measure_baseline
+from training.data.order import find_series, measure_order
+from training.data.scan import DarkTile, crack_widths, darkness
+from training.data.sources import CRACK, SOURCES, Archive, Item
+from training.progress import no_bar
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def damaged(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """METU's layout with a cut-short JPEG, an empty file, an exact copy, a turned one, and a copy in the other class."""
+    root = tmp_path_factory.mktemp("damaged")
+    shutil.copytree(data_root / "metu-ccic", root / "metu-ccic")
+    folder = root / "metu-ccic"
+    whole = (folder / "Positive/00003.jpg").read_bytes()
+    (folder / "Positive/00200.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "Positive/00201.jpg").write_bytes(b"")
+    (folder / "Positive/00202.jpg").write_bytes(whole)
+    image = cv2.imread(str(folder / "Positive/00004.jpg"))
+    write_picture(folder / "Positive/00203.jpg", np.ascontiguousarray(np.rot90(image)))
+    shutil.copy(folder / "Negative/00005.jpg", folder / "Positive/00204.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> AuditSettings:
+    out = tmp_path_factory.mktemp("audit")
+    return AuditSettings(data=Places(root=damaged, splits=out / "none"), out=out, samples=8, random_pairs=200)
+
+
+@pytest.fixture(scope="module")
+def written(damaged: Path, settings: AuditSettings) -> Path:
+    report = audit(SOURCES["metu-ccic"], Archive.find(damaged, "metu-ccic"), settings, no_bar)
+    return write_audit([report], settings.out).parent
+
+
+def test_broken_files_are_named_and_counted_and_do_not_end_the_audit(written: Path) -> None:
+    (found,) = json.loads((written / "audit.json").read_text())["data_sets"]
+    broken = {file["path"]: file["reason"] for file in found["broken"]}
+    assert set(broken) == {"Positive/00200.jpg", "Positive/00201.jpg"}
+    assert "cut short" in broken["Positive/00200.jpg"]
+    assert found["photographs"] == 44
+    page = (written / "index.html").read_text()
+    assert "Positive/00200.jpg" in page
+    assert "cut short" in page
+
+
+def test_twins_are_written_with_their_relation_and_whether_they_cross_the_classes(written: Path) -> None:
+    with (written / "twins-metu-ccic.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows["Positive/00202.jpg"]["relation"] == "exact copy"
+    assert rows["Positive/00202.jpg"]["relative_to"] == "Positive/00003.jpg"
+    assert rows["Positive/00202.jpg"]["sha256"] == rows["Positive/00003.jpg"]["sha256"]
+    assert rows["Positive/00203.jpg"]["relation"] == "turned by 90 degrees"
+    assert rows["Positive/00100.jpg"]["relation"] == "mirrored left to right"
+    crossing = {path for path, row in rows.items() if row["crosses_classes"] == "yes"}
+    assert crossing == {"Positive/00204.jpg", "Negative/00005.jpg"}
+    assert len(rows) == 8
+    (found,) = json.loads((written / "audit.json").read_text())["data_sets"]
+    assert found["twins"]["exact_copies"] == 2
+    assert found["twins"]["different_pictures"] == 40
+
+
+def test_all_figures_are_on_the_page(written: Path) -> None:
+    page = (written / "index.html").read_text()
+    names = ("class-balance.svg", "samples-metu-ccic.png", "darkness-metu-ccic.svg")
+    assert all((written / name).stat().st_size > 1000 for name in names)
+    assert page.count("<img ") >= len(names)
+
+
+def test_masks_and_boxes_become_tiles_by_the_rule(data_root: Path, tmp_path: Path) -> None:
+    settings = AuditSettings(data=Places(root=data_root, splits=tmp_path), out=tmp_path, samples=4)
+    reports = [audit(SOURCES[name], Archive.find(data_root, name), settings, no_bar) for name in ("uav75", "omu-quay")]
+    uav75 = reports[0].scan
+    # of three columns of squares the crack at x 150-170 is in the first two, the joint alone in the third
+    assert sum(tile.cracked for tile in uav75.tiles) == 2 * 3 * 5
+    assert sum(not tile.cracked for tile in uav75.tiles) == 3 * 5
+    assert uav75.crack_shares == pytest.approx([2 / 512] * 5, rel=0.8)
+    assert isinstance(reports[0].baseline, Baseline)
+    write_audit(reports, tmp_path)
+    assert (tmp_path / "masks-uav75.svg").is_file()
+
+
+def test_a_broken_mask_is_named(data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / "uav75", tmp_path / "uav75")
+    write_picture(tmp_path / "uav75/val/masks/DSCval0.png", np.zeros((8, 8), np.uint8))
+    settings = AuditSettings(data=Places(root=tmp_path, splits=tmp_path), out=tmp_path)
+    report = audit(SOURCES["uav75"], Archive.find(tmp_path, "uav75"), settings, no_bar)
+    assert [file.path for file in report.scan.broken] == ["val/masks/DSCval0.png"]
+    assert len(report.scan.items) == 4
+
+
+def test_darkness_is_the_median_less_the_darkest_cell() -> None:
+    image = np.full((160, 160, 3), 180, np.uint8)
+    image[20:30, 50:60] = 60
+    assert darkness(image) == 120
+
+
+@pytest.mark.parametrize("width", [1, 3, 7])
+def test_the_width_of_a_straight_crack_is_measured(width: int) -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    mask[:, 20 : 20 + width] = CRACK
+    assert np.median(crack_widths(mask)) == pytest.approx(width, abs=0.1)
+
+
+def test_the_threshold_separates_what_can_be_separated() -> None:
+    scores, labels = np.array([1.0, 2.0, 3.0, 8.0, 9.0]), np.array([False, False, False, True, True])
+    assert fit_threshold(scores, labels) == 8.0
+
+
+def test_the_baseline_is_measured_on_what_it_was_not_fitted_on() -> None:
+    # in training darkness tells the classes apart, in the test part it is the other way round
+    tiles = [DarkTile(i, i % 2 == 0, 50.0 if (i % 2 == 0) == (i < 20) else 5.0) for i in range(40)]
+    found = measure_baseline(tiles, [str(i) for i in range(40)], {i: "train" if i < 20 else "test" for i in range(40)})
+    assert isinstance(found, Baseline)
+    assert (found.accuracy.value, found.auroc, found.recall.total) == (0.0, 0.0, 10)
+
+
+def test_the_baseline_of_one_class_is_refused_with_a_reason() -> None:
+    assert measure_baseline([DarkTile(0, cracked=False, darkness=3.0)], ["a"], None) == (
+        "not measured: there is no cracked tile"
+    )
+
+
+def test_files_in_the_order_of_photographs_are_told_from_shuffled_ones() -> None:
+    rng = np.random.default_rng(3)
+    drift = np.cumsum(rng.normal(0, 1, (400, 4)), axis=0).astype(np.float32)
+    coarse = np.stack([texture(rng, 16)[:, :, 0] for _ in range(400)]).astype(np.float32)
+    (series,) = find_series([Item(f"Positive/{i:05d}.jpg", label=True, group=str(i)) for i in range(400)])
+    options = {"farthest": 300, "random_pairs": 2000, "seed": 1}
+    ordered = measure_order(series, coarse, drift, [], **options)
+    shuffled = measure_order(series, coarse, rng.permutation(drift), [], **options)
+    assert ordered.neighbour_colour > 0.8
+    assert ordered.colour_at_lag[0] > 0.8
+    assert abs(ordered.random_colour) < 0.1
+    assert abs(shuffled.neighbour_colour) < 0.2
+
+
+def test_runs_with_another_pattern_of_names_are_series_of_their_own() -> None:
+    names = [f"Positive/{i:05d}.jpg" for i in range(40)] + [f"Positive/1{i:04d}_1.jpg" for i in range(40)]
+    found = find_series([Item(name, label=True, group=name) for name in names])
+    assert [series.pattern for series in found] == ["Positive/#", "Positive/#_#"]
+    assert found[1].numbers == [10000 + i for i in range(40)]
