@@ -1,0 +1,453 @@
+"""Which command tells where a model errs and what it looks at?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from pydantic import Field
+
+from training.config import read_settings
+from training.evaluation.settings import Common, overridden
+from training.progress import console, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from training.data.dataset import EvaluationSet
+    from training.evaluation.evaluate import Subject
+    from training.evaluation.explain import Explainer, Maps
+    from training.evaluation.explain_report import Measured
+    from training.evaluation.gallery import Mistake, OperatingPoint
+    from training.evaluation.metrics import Estimate
+    from training.evaluation.threshold import Scored
+    from training.page import Picture
+
+DEFAULT_CONFIG: Final = Path("config/training/commands/explain.yaml")
+
+_FITTED_TILES: Final = 16
+"""Tiles to which the batch normalisation of a net with random weights is fitted."""
+
+Pair = tuple[str, str]
+
+
+class ExplainSettings(Common):
+    """`explain`."""
+
+    sets: list[str] = Field(default_factory=list, description="NAME or NAME/SPLIT of the gallery; empty: all")
+    limit: int | None = Field(default=400, ge=10, description="at most so many tiles of each set; null: all")
+    worst: int = Field(default=12, ge=1, le=60, description="errors of each kind on a contact sheet")
+    examples: int = Field(default=2, ge=0, le=10, description="tiles of each verdict that are drawn with their maps")
+    pointing_sets: list[str] = Field(
+        default=["uav75/val", "uavcrack/val", "uavcrack/test", "walls-external/test"],
+        description="NAME or NAME/SPLIT of sets with masks on which it is measured; empty: none",
+    )
+    tiles_per_set: int | None = Field(default=60, ge=2, description="cracked tiles of each of these; null: all")
+    tolerance_px: float = Field(default=15.0, ge=0, le=100, description="distance from the mask that still counts")
+    layer: str | None = Field(default=None, description="of the backbone, for Grad-CAM; null: the last feature map")
+    n_steps: int = Field(default=32, ge=2, le=1000, description="steps of Integrated Gradients")
+    smooth_px: float = Field(
+        default=4.0, ge=0, le=32, description="Gaussian over Integrated Gradients before their maximum is looked for"
+    )
+    controls: int = Field(
+        default=3, ge=0, le=50, description="nets with random weights, to which the tiles are shown in turn; 0: none"
+    )
+    resamples: int = Field(default=1000, ge=10, description="draws of the bootstrap by photograph")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `explain` to the command line."""
+    app.command("explain")(explain_command)
+
+
+def explain_command(
+    models: Annotated[list[Path], typer.Argument(help="Checkpoints (.pt), folders of bundles, or ONNX files of them.")],
+    config: Annotated[Path, typer.Option(help="Sets, sizes and places.")] = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(help="Results go to a folder here, named after the model.")] = Path(
+        "runs/explain"
+    ),
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle whose threshold a checkpoint takes.")
+    ] = None,
+    threshold_p: Annotated[float | None, typer.Option(help="Probability from which on a tile is a crack.")] = None,
+    sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT of the gallery, repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set.")] = None,
+    tiles_per_set: Annotated[int | None, typer.Option(min=2, help="Cracked tiles of each set with masks.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures.")] = None,
+    splits: Annotated[Path | None, typer.Option(help="Folder of the committed splits.")] = None,
+) -> None:
+    """Show the worst errors, draw what the model looks at, and measure whether that is the crack."""
+    import cv2
+    import torch
+
+    from training.data.dataset import evaluation_tiles
+    from training.errors import ConfigError
+    from training.evaluation.evaluate import keep_freed_memory, parse_sets, thin
+
+    settings = overridden(
+        read_settings(config, ExplainSettings),
+        data={"root": data, "cache": cache, "splits": splits},
+        sets=sets or None,
+        limit=limit,
+        tiles_per_set=tiles_per_set,
+    )
+    torch.set_num_threads(settings.threads)
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    try:
+        pairs = parse_sets(settings.sets)
+        masked_pairs = parse_sets(settings.pointing_sets) if settings.pointing_sets else []
+    except ValueError as error:
+        raise ConfigError(f"{config}: sets: {error}") from error
+    places = settings.data
+    whole = {
+        pair: evaluation_tiles(*pair, places.root, places.cache, places.splits)
+        for pair in dict.fromkeys([*pairs, *masked_pairs])
+    }
+    gallery = {pair: thin(whole[pair], settings.limit) for pair in pairs}
+    masked = {
+        pair: cracks
+        for pair in masked_pairs
+        if (cracks := cracks_with_masks(whole[pair], settings.tiles_per_set)) is not None
+    }
+    for pair in masked_pairs:
+        if pair not in masked:
+            console.print(f"{'/'.join(pair)}: no cracked tile with a mask; not measured", soft_wrap=True)
+    for model in models:
+        page = _explain_one(model, settings, gallery, masked, out, bundle, threshold_p)
+        console.print(f"{page}, explain.md, explain.json, errors.csv", soft_wrap=True)
+
+
+def cracks_with_masks(tiles: EvaluationSet, limit: int | None) -> EvaluationSet | None:
+    """At most `limit` cracked tiles whose mask is not empty, drawn with a seed; None where the set has none."""
+    import numpy as np
+
+    from training.evaluation.evaluate import thin
+
+    if tiles.masks is None:
+        return None
+    marked = (tiles.masks > 127).any(axis=(1, 2))
+    indices = np.flatnonzero(marked & tiles.labels)
+    return thin(tiles.subset(indices), limit) if len(indices) else None
+
+
+def _explain_one(
+    model: Path,
+    settings: ExplainSettings,
+    gallery: dict[Pair, EvaluationSet],
+    masked: dict[Pair, EvaluationSet],
+    out: Path,
+    bundle: Path | None,
+    threshold_p: float | None,
+) -> Path:
+    """Explain one model; return its page."""
+    from training.errors import DataError
+    from training.evaluation.evaluate import identity, open_checkpoint, open_subjects, score
+    from training.evaluation.explain import Explainer, completeness
+    from training.evaluation.explain_report import Explained, draw_bars, plain_statements, write_report
+    from training.evaluation.gallery import mistakes, write_errors
+    from training.export.onnx import ExportError
+
+    try:
+        who = identity(model)
+        subject = open_subjects(model, "default", settings.threads)[0]
+    except ExportError as error:
+        raise DataError(str(error)) from error
+    label = str(who["label"]) if subject.label == "torch" else f"{who['label']}-{subject.label}"
+    scored: dict[Pair, Scored] = {}
+    for pair, tiles in gallery.items():
+        with progress_bar(f"{label}: {'/'.join(pair)}", len(tiles)) as advance:
+            scored[pair] = score(subject.scorer, tiles, advance)
+    point = operating_point(subject, model, bundle, threshold_p, scored)
+    folder = out / label
+    folder.mkdir(parents=True, exist_ok=True)
+    errors = {pair: mistakes(item, point) for pair, item in scored.items()}
+    write_errors(folder / "errors.csv", errors, gallery)
+    sheets = {"/".join(pair): _sheets(folder, pair, gallery[pair], errors[pair], settings.worst) for pair in gallery}
+    explainer = None
+    if subject.label == "torch":
+        net = open_checkpoint(model)[1]
+        explainer = Explainer(net, layer=settings.layer, n_steps=settings.n_steps)
+    examples, drawn = (
+        _examples(folder, label, explainer, gallery, scored, point, settings) if explainer is not None else ([], [])
+    )
+    measured, seen = _measure(label, model, subject, explainer, masked, point, settings)
+    chart = draw_bars(folder / "pointing.svg", measured) if measured else None
+    maps = [*drawn, *seen]
+    missing = completeness(maps) if explainer is not None and maps else None
+    found = Explained(
+        label=label,
+        point=point,
+        tiles={"/".join(p): (int(t.labels.sum()), int((~t.labels).sum())) for p, t in gallery.items()},
+        errors={"/".join(pair): items for pair, items in errors.items()},
+        sheets=sheets,
+        examples=examples,
+        measured=measured,
+        chart=chart,
+        layer=explainer.layer() if explainer is not None else None,
+        completeness=missing,
+        settings=settings.model_dump(mode="json", exclude={"data"}),
+    )
+    content = {
+        "model": who | {"file": subject.label},
+        "operating_point": {
+            "threshold_logit": point.threshold_logit,
+            "temperature": point.temperature,
+            "bias": point.bias,
+            "basis": point.basis,
+        },
+        "settings": found.settings,
+        "sets": {
+            key: {"cracks": cracks, "sound": sound, "errors": len(found.errors[key])}
+            for key, (cracks, sound) in found.tiles.items()
+        },
+        "grad_cam_layer": found.layer,
+        "integrated_gradients": missing,
+        "measured": [item.to_dict() for item in measured],
+    }
+    (folder / "explain.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for line in plain_statements(measured):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    return write_report(found, folder)
+
+
+def operating_point(
+    subject: Subject, model: Path, bundle: Path | None, threshold_p: float | None, scored: dict[Pair, Scored]
+) -> OperatingPoint:
+    """Where the model is judged: as asked for, at its bundle's point, or chosen on the validation sets at hand.
+
+    Raises:
+        ConfigError: `threshold_p` is not between 0 and 1.
+        DataError: the bundle cannot be read, or the validation sets do not suffice.
+    """
+    from training.errors import ConfigError, DataError
+    from training.evaluation.evaluate import logit_of, role_of
+    from training.evaluation.gallery import OperatingPoint
+    from training.evaluation.threshold import ThresholdError, bars_for, choose
+    from training.export.bundle import read_manifest
+    from training.export.onnx import ExportError
+
+    temperature, bias, own = 1.0, 0.0, None
+    folder = bundle
+    if folder is None and subject.threshold_logit is not None:
+        folder = model if model.is_dir() else model.parent
+    if folder is not None:
+        try:
+            own = read_manifest(folder).operating_point
+        except ExportError as error:
+            raise DataError(str(error)) from error
+        temperature, bias = own.temperature, own.bias
+    if threshold_p is not None:
+        try:
+            threshold = logit_of(threshold_p, temperature, bias)
+        except ValueError as error:
+            raise ConfigError(f"--threshold-p: {error}") from error
+        return OperatingPoint(threshold, temperature, bias, "as asked for")
+    if own is not None and folder is not None:
+        threshold = logit_of(own.threshold_p, temperature, bias)
+        return OperatingPoint(threshold, temperature, bias, f"the operating point of the bundle {folder.name}")
+    validation = [item for pair, item in scored.items() if role_of(*pair) == "validation"]
+    try:
+        threshold = choose(validation, bars_for(subject.name)).threshold_logit
+    except ThresholdError as error:
+        raise DataError(f"{model}: {error}; add such sets, or give --threshold-p or --bundle") from error
+    names = ", ".join(item.name for item in validation)
+    return OperatingPoint(threshold, temperature, bias, f"chosen on the validation sets {names}")
+
+
+def _sheets(folder: Path, pair: Pair, tiles: EvaluationSet, found: Sequence[Mistake], worst: int) -> list[Picture]:
+    from training.evaluation.gallery import ErrorKind, draw_sheet, of_error
+    from training.page import Picture
+
+    pictures = []
+    kinds: tuple[ErrorKind, ...] = ("false positive", "false negative")
+    for error in kinds:
+        items = of_error(found, error)
+        if items:
+            path = folder / f"{'-'.join(pair)}-{error.replace(' ', '-')}s.png"
+            title = f"{'/'.join(pair)}: the worst {min(worst, len(items))} of {len(items)} {error}s"
+            draw_sheet(path, tiles, items[:worst], title)
+            pictures.append(Picture(path, f"{title}; cyan: outline of the mask, where there is one"))
+    return pictures
+
+
+def _examples(
+    folder: Path,
+    label: str,
+    explainer: Explainer,
+    gallery: dict[Pair, EvaluationSet],
+    scored: dict[Pair, Scored],
+    point: OperatingPoint,
+    settings: ExplainSettings,
+) -> tuple[list[Picture], list[Maps]]:
+    """Draw tiles of each verdict with their maps, one figure for each set; also return the maps."""
+    import numpy as np
+
+    from training.evaluation.explain_report import Example, draw_examples
+    from training.page import Picture
+
+    pictures, drawn = [], []
+    for pair, tiles in gallery.items():
+        called = scored[pair].logits >= point.threshold_logit
+        verdicts = {
+            "found": called & tiles.labels,
+            "missed": ~called & tiles.labels,
+            "false alarm": called & ~tiles.labels,
+            "passed": ~called & ~tiles.labels,
+        }
+        # drawn at random: the worst ones are in the gallery
+        rng = np.random.default_rng(settings.seed)
+        picks = [
+            (verdict, int(index))
+            for verdict, of in verdicts.items()
+            for index in rng.permutation(np.flatnonzero(of))[: settings.examples]
+        ]
+        if not picks:
+            continue
+        with progress_bar(f"{label}: maps of {'/'.join(pair)}", len(picks)) as advance:
+            maps = explainer.explain(tiles.tiles[[index for _, index in picks]], advance)
+        drawn += maps
+        examples = [
+            Example(
+                verdict,
+                tiles.tiles[index],
+                None if tiles.masks is None else tiles.masks[index],
+                found,
+                tiles.groups[index],
+                tiles.kinds[index],
+            )
+            for (verdict, index), found in zip(picks, maps, strict=True)
+        ]
+        path = draw_examples(folder / f"{'-'.join(pair)}-maps.png", examples)
+        pictures.append(Picture(path, f"{'/'.join(pair)}: tiles drawn at random from each verdict, with their maps"))
+    return pictures, drawn
+
+
+def _measure(
+    label: str,
+    model: Path,
+    subject: Subject,
+    explainer: Explainer | None,
+    masked: dict[Pair, EvaluationSet],
+    point: OperatingPoint,
+    settings: ExplainSettings,
+) -> tuple[list[Measured], list[Maps]]:
+    """Play the pointing game on each set; also return the trained net's maps."""
+    from training.errors import DataError
+    from training.evaluation.evaluate import OnnxScorer, open_checkpoint
+    from training.evaluation.explain import Explainer, Maps, random_nets
+    from training.evaluation.explain_report import RANDOM, TRAINED
+
+    measured: list[Measured] = []
+    seen: list[Maps] = []
+    for pair, tiles in masked.items():
+        controls: list[Explainer] = []
+        if explainer is not None and settings.controls:
+            content = open_checkpoint(model)[0]
+            nets = random_nets(
+                content["model"],
+                content["options"],
+                tiles.tiles[:_FITTED_TILES],
+                count=settings.controls,
+                seed=settings.seed,
+            )
+            controls = [Explainer(net, layer=settings.layer, n_steps=settings.n_steps) for net in nets]
+        count = len(tiles) * (2 if controls else 1)
+        with progress_bar(f"{label}: pointing game, {'/'.join(pair)}", count) as advance:
+            if explainer is not None:
+                maps = explainer.explain(tiles.tiles, advance)
+            elif isinstance(subject.scorer, OnnxScorer):
+                maps = []
+                for index in range(len(tiles)):
+                    logit, cells = subject.scorer.run(tiles.tiles[index : index + 1])
+                    maps.append(Maps(cells[0], None, None, float(logit[0])))
+                    advance(1)
+            else:
+                raise DataError(f"{model}: neither a checkpoint nor a bundle")
+            random = [
+                controls[index % len(controls)].explain(tiles.tiles[index : index + 1], advance)[0]
+                for index in range(len(tiles) if controls else 0)
+            ]
+        seen += maps
+        measured += _figures(pair, tiles, maps, random, TRAINED, point, settings)
+        if random:
+            measured += _figures(pair, tiles, random, [], RANDOM, point, settings)
+    return measured, seen
+
+
+def _figures(
+    pair: Pair,
+    tiles: EvaluationSet,
+    maps: Sequence[Maps],
+    random: Sequence[Maps],
+    network: str,
+    point: OperatingPoint,
+    settings: ExplainSettings,
+) -> list[Measured]:
+    """Pointing game and energy of every method: of all cracks and, for the trained net, of those that it finds."""
+    from training.evaluation.evaluate import role_of
+    from training.evaluation.explain import GRADIENTS, METHODS
+    from training.evaluation.explain_report import ALL_CRACKS, FOUND_CRACKS, TRAINED, Measured
+    from training.evaluation.pointing import judge, summarise
+
+    if tiles.masks is None:
+        raise ValueError(f"{tiles.name}: has no masks")
+    parts = {ALL_CRACKS: list(range(len(tiles)))}
+    if network == TRAINED:
+        parts[FOUND_CRACKS] = [index for index, item in enumerate(maps) if item.logit >= point.threshold_logit]
+    measured = []
+    for method in METHODS:
+        values = [item.of(method) for item in maps]
+        smooth = [item.of(method, settings.smooth_px) for item in maps]
+        points = []
+        for raw, smoothed, mask in zip(values, smooth, tiles.masks, strict=True):
+            if raw is None or smoothed is None:
+                continue
+            points.append(
+                judge(raw, mask, settings.tolerance_px, pointing_at=smoothed if method == GRADIENTS else None)
+            )
+        if not points:
+            continue
+        for name, indices in parts.items():
+            if not indices:
+                continue
+            similar = _similarity(values, random, method, tiles.groups, settings) if name == ALL_CRACKS else None
+            pointing = summarise(
+                [points[index] for index in indices],
+                [tiles.groups[index] for index in indices],
+                resamples=settings.resamples,
+                seed=settings.seed,
+            )
+            measured.append(Measured("/".join(pair), role_of(*pair), network, method, name, pointing, similar))
+    return measured
+
+
+def _similarity(
+    values: Sequence[npt.NDArray[np.float32] | None],
+    random: Sequence[Maps],
+    method: str,
+    groups: Sequence[str],
+    settings: ExplainSettings,
+) -> Estimate | None:
+    """Mean rank correlation of the maps of one method with those of random weights; None where there is none."""
+    import numpy as np
+
+    from training.evaluation.explain import similarity
+    from training.evaluation.pointing import mean_by_photograph
+
+    found: list[float] = []
+    photographs: list[str] = []
+    for mine, item, group in zip(values, random, groups, strict=False):
+        other = item.of(method)
+        value = float("nan") if mine is None or other is None else similarity(mine, other)
+        if not np.isnan(value):
+            found.append(value)
+            photographs.append(group)
+    if not found:
+        return None
+    return mean_by_photograph(np.array(found), photographs, resamples=settings.resamples, seed=settings.seed)

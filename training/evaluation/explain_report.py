@@ -1,0 +1,406 @@
+"""How is shown what a model looks at? Maps of single tiles, bars with intervals, tables, and one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from training.evaluation.explain import CELLS, GRAD_CAM, GRADIENTS, METHODS, Maps
+from training.evaluation.gallery import Mistake, OperatingPoint, outlined, shortened
+from training.evaluation.metrics import Estimate
+from training.evaluation.pointing import Pointing
+from training.figures import COLOURS, figure
+from training.page import Picture, Section, Table, render_markdown, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Image = npt.NDArray[np.uint8]
+
+TRAINED: Final = "trained"
+RANDOM: Final = "random weights"
+ALL_CRACKS: Final = "all cracks"
+FOUND_CRACKS: Final = "found cracks"
+
+CAVEATS: Final = (
+    (
+        "A random point hits the widened mask as often as the share of the tile that it covers: that is chance, "
+        "and a constant map puts the same share of its energy there. Only what is above it says something."
+    ),
+    (
+        "Maps of random weights are the control: what they reach comes from the picture (cracks are edges, edges shine "
+        "in every gradient), not from what was learnt. A method says something about the model only by what it "
+        "reaches beyond them."
+    ),
+    "A map with no positive value anywhere counts as missed, with no energy on the crack.",
+    (
+        "Looking at the crack is no proof that nothing else was used; not looking at it on a found crack shows that "
+        "something else was."
+    ),
+    "Masks were drawn by hand, by several people; the tolerance covers their shifts, not cracks that were forgotten.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One tile with its maps; `verdict` is "found", "missed", "false alarm" or "passed"."""
+
+    verdict: str
+    tile: Image
+    mask: Image | None
+    maps: Maps
+    group: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one method reaches on one set.
+
+    Attributes:
+        where: set and split.
+        role: "validation", "test" or "external".
+        network: trained or with random weights.
+        method: of `training.evaluation.explain.METHODS`.
+        tiles: which: all cracks, or those that the model finds.
+        pointing: the figures.
+        similarity: mean rank correlation of the trained net's maps with those of random weights, by photograph.
+    """
+
+    where: str
+    role: str
+    network: str
+    method: str
+    tiles: str
+    pointing: Pointing
+    similarity: Estimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        similar = None if self.similarity is None else [_number(value) for value in self.similarity.as_list()]
+        return {
+            "set": self.where,
+            "role": self.role,
+            "network": self.network,
+            "method": self.method,
+            "of": self.tiles,
+            **self.pointing.to_dict(),
+            "similarity_to_random": similar,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All that was found out about one model.
+
+    Attributes:
+        label: of the model, with the file.
+        point: where it was judged.
+        tiles: number of scored tiles by set.
+        errors: wrongly judged tiles by set.
+        sheets: contact sheets and captions by set.
+        examples: figure and caption by set.
+        measured: the pointing game and the energy.
+        chart: their figure; None where nothing was measured.
+        layer: which one Grad-CAM explains; None for a model without gradients.
+        completeness: of Integrated Gradients (see `training.evaluation.explain.completeness`).
+        settings: tolerance and sizes, for the text.
+    """
+
+    label: str
+    point: OperatingPoint
+    tiles: dict[str, tuple[int, int]]
+    errors: Mapping[str, Sequence[Mistake]]
+    sheets: Mapping[str, Sequence[Picture]]
+    examples: Sequence[Picture]
+    measured: Sequence[Measured]
+    chart: Path | None
+    layer: str | None
+    completeness: dict[str, float] | None
+    settings: dict[str, Any]
+
+
+def write_report(found: Explained, out: Path) -> Path:
+    """Write `index.html` (with its sections) and `explain.md` into `out`; return the page's path."""
+    sections = [_looking(found), _maps(found), _gallery(found), Section("What this can and cannot say", CAVEATS)]
+    title = f"What {found.label} looks at, and where it errs"
+    summary = _summary(found)
+    text = render_markdown(title, summary, sections, lambda path: path.relative_to(out).as_posix())
+    (out / "explain.md").write_text(text, encoding="utf-8")
+    return write_page(out / "index.html", title, summary, sections)
+
+
+def plain_statements(measured: Sequence[Measured]) -> list[str]:
+    """One sentence for each set and method of the trained net, on all cracks."""
+    lines = []
+    for item in measured:
+        if item.network != TRAINED or item.tiles != ALL_CRACKS:
+            continue
+        pointing = item.pointing
+        lines.append(
+            f"{item.where} ({item.role}), {item.method}: the maximum meets the crack on {percent(pointing.hits)} of "
+            f"{pointing.hits.total} cracked tiles, a random point on {100 * pointing.chance:.1f}; {pointing.verdict}"
+        )
+    return lines
+
+
+def draw_examples(path: Path, examples: Sequence[Example]) -> Path:
+    """Draw a row for each tile: the tile, the mask's outline, and the maps over it (PNG)."""
+    titles = ("tile", "mask outline", "cells (logits)", GRAD_CAM, GRADIENTS)
+    with figure(path, width_in=9.0, height_in=1.95 * len(examples) + 0.2) as drawn:
+        for row, example in enumerate(examples):
+            axes = [drawn.add_subplot(len(examples), 5, 5 * row + column + 1) for column in range(5)]
+            side = example.tile.shape[0]
+            grey = np.repeat(example.tile.mean(axis=2, keepdims=True), 3, axis=2) / 255
+            pictures = (example.tile, outlined(example.tile, example.mask))
+            for part, picture in zip(axes[:2], pictures, strict=True):
+                part.imshow(picture[..., ::-1])
+            for part, method in zip(axes[2:], METHODS, strict=True):
+                part.imshow(grey, extent=(0, side, side, 0))
+                _overlay(part, example.maps, method, side)
+                if example.mask is not None and (example.mask > 127).any():
+                    part.contour(
+                        np.arange(side) + 0.5,
+                        np.arange(side) + 0.5,
+                        (example.mask > 127).astype(float),
+                        levels=[0.5],
+                        colors="#00E5E5",
+                        linewidths=0.6,
+                    )
+            for column, part in enumerate(axes):
+                part.set_xticks([])
+                part.set_yticks([])
+                part.grid(visible=False)
+                for spine in part.spines.values():
+                    spine.set_visible(False)
+                if row == 0:
+                    part.set_title(titles[column], fontsize=8)
+            without = example.mask is None or not (example.mask > 127).any()
+            if without:
+                axes[1].set_xlabel("no mask" if example.mask is None else "mask is empty", fontsize=6)
+            axes[0].set_xlabel(f"{example.kind}, {shortened(example.group)}", fontsize=6)
+            axes[0].set_ylabel(f"{example.verdict}\nlogit {example.maps.logit:+.2f}", fontsize=7)
+    return path
+
+
+def _overlay(axes: Axes, maps: Maps, method: str, side: int) -> None:
+    values = maps.of(method)
+    if values is None:
+        axes.text(side / 2, side / 2, "needs gradients", ha="center", va="center", fontsize=7)
+        return
+    extent = (0, side, side, 0)
+    if method == GRAD_CAM:
+        top = max(float(values.max()), 1e-9)
+        axes.imshow(values, cmap="inferno", vmin=0, vmax=top, alpha=0.6, extent=extent, interpolation="bilinear")
+        axes.set_xlabel(f"0 to {top:.2g}" if values.max() > 0 else "nothing positive", fontsize=6)
+        return
+    # single pixels would decide the scale of integrated gradients
+    top = max(float(np.abs(values).max() if method == CELLS else np.percentile(np.abs(values), 99.5)), 1e-9)
+    alpha = 0.55 if method == CELLS else 0.75
+    axes.imshow(values, cmap="RdBu_r", vmin=-top, vmax=top, alpha=alpha, extent=extent, interpolation="nearest")
+    axes.set_xlabel(f"-{top:.2g} (blue) to {top:.2g} (red)", fontsize=6)
+
+
+def draw_bars(path: Path, measured: Sequence[Measured]) -> Path:
+    """Draw pointing game and energy of all cracks by set, trained beside random weights, over the chance level."""
+    shown = [item for item in measured if item.tiles == ALL_CRACKS]
+    places = list(dict.fromkeys(item.where for item in shown))
+    methods = [method for method in METHODS if any(item.method == method for item in shown)]
+    networks = [network for network in (TRAINED, RANDOM) if any(item.network == network for item in shown)]
+    width = 0.8 / (len(methods) * len(networks))
+    with figure(path, width_in=8.5, height_in=6.4) as drawn:
+        upper, lower = drawn.subplots(2, 1, sharex=True)
+        for axes, heading in ((upper, "pointing game: maximum on the crack"), (lower, "energy on the crack")):
+            for slot, (method, network) in enumerate((m, n) for m in methods for n in networks):
+                rows = {item.where: item.pointing for item in shown if (item.method, item.network) == (method, network)}
+                known = [(index, rows[place]) for index, place in enumerate(places) if place in rows]
+                x = [index - 0.4 + (slot + 0.5) * width for index, _ in known]
+                estimates = [
+                    _widest(item.hits, item.hits_by_group) if axes is upper else item.energy for _, item in known
+                ]
+                heights = [100 * value.value for value in estimates]
+                below = [100 * max(0.0, value.value - _end(value.low, value.value)) for value in estimates]
+                above = [100 * max(0.0, _end(value.high, value.value) - value.value) for value in estimates]
+                axes.bar(
+                    x,
+                    heights,
+                    width * 0.92,
+                    yerr=[below, above],
+                    color=COLOURS[METHODS.index(method)],
+                    alpha=1.0 if network == TRAINED else 0.35,
+                    hatch=None if network == TRAINED else "///",
+                    edgecolor="white",
+                    ecolor="#222222",
+                    capsize=2,
+                    error_kw={"elinewidth": 1},
+                    label=f"{method}, {network}",
+                )
+            for index, place in enumerate(places):
+                chance = next(item.pointing.chance for item in shown if item.where == place)
+                axes.hlines(
+                    100 * chance,
+                    index - 0.42,
+                    index + 0.42,
+                    color="#000000",
+                    ls="--",
+                    lw=1.2,
+                    zorder=4,
+                    label="chance (share of the tile)" if index == 0 else None,
+                )
+            axes.set_ylabel("per cent")
+            axes.set_ylim(0, 105)
+            axes.set_title(heading, loc="left", fontsize=9)
+        lower.set_xticks(range(len(places)), places)
+        handles, labels = upper.get_legend_handles_labels()
+        lower.legend(handles, labels, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return path
+
+
+def percent(value: Estimate) -> str:
+    """A share as per cent with its interval."""
+    if math.isnan(value.value):
+        return "–"
+    text = f"{100 * value.value:.1f}"
+    return text if math.isnan(value.low) else f"{text} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def _summary(found: Explained) -> str:
+    wrong = sum(len(items) for items in found.errors.values())
+    total = sum(positive + negative for positive, negative in found.tiles.values())
+    return (
+        f"{wrong} of {total} tiles judged wrongly; crack from logit {found.point.threshold_logit:+.3f} "
+        f"(p {found.point.p_crack(found.point.threshold_logit):.3f}), {found.point.basis}."
+    )
+
+
+def _looking(found: Explained) -> Section:
+    tolerance, smooth = found.settings["tolerance_px"], found.settings["smooth_px"]
+    paragraphs = [
+        (
+            "Pointing game: is the greatest value of the map on the crack? Energy: which share of its positive part "
+            f"is on it? On it means at most {tolerance:g} px of the 224 px tile from the mask. Integrated Gradients "
+            f"are smoothed (Gaussian, {smooth:g} px) before their maximum is looked for, not for the energy."
+        )
+    ]
+    if not found.measured:
+        return Section("Does it look at the crack?", [*paragraphs, "None of the sets had a cracked tile with a mask."])
+    rows = [
+        [
+            *_who(item),
+            percent(item.pointing.hits),
+            percent(item.pointing.hits_by_group),
+            f"{100 * item.pointing.chance:.1f}",
+            percent(item.pointing.hits_above),
+            item.pointing.verdict,
+        ]
+        for item in found.measured
+    ]
+    shares = [
+        [
+            *_who(item),
+            percent(item.pointing.energy),
+            f"{100 * item.pointing.chance:.1f}",
+            percent(item.pointing.energy_above),
+            f"{100 * item.pointing.reachable:.0f}",
+            str(item.pointing.silent),
+        ]
+        for item in found.measured
+    ]
+    who = ("set", "network", "map", "of", "tiles")
+    note = "Pointing game, per cent, 95 %: by tile Clopper-Pearson, everything else bootstrap by photograph."
+    note_energy = (
+        "Energy, per cent (silent: tiles without a positive value), 95 % bootstrap by photograph. Reachable: tiles on "
+        "which some cell's centre lies on the crack; in the pointing game a coarse map cannot hit more."
+    )
+    similar = [
+        [
+            item.where,
+            item.method,
+            f"{item.similarity.value:.2f} ({item.similarity.low:.2f} to {item.similarity.high:.2f})",
+        ]
+        for item in found.measured
+        if item.similarity is not None
+    ]
+    tables = [
+        Table((*who, "by tile", "by photograph", "chance", "above chance", "verdict"), rows, note),
+        Table((*who, "energy", "chance", "above chance", "reachable", "silent"), shares, note_energy),
+    ]
+    if similar:
+        tables.append(
+            Table(
+                ("set", "map", "rank correlation"),
+                similar,
+                "Of the sizes of the trained net's maps with those of random weights (Adebayo et al. 2018), mean over "
+                "tiles, 95 % by photograph. Near 1: the map does not depend on what was learnt.",
+            )
+        )
+    pictures = []
+    if found.chart is not None:
+        caption = (
+            "All cracks, by set. Whiskers: 95 %, the wider of the intervals by tile and by photograph (energy: by "
+            "photograph); hatched: random weights; dashed: chance."
+        )
+        pictures.append(Picture(found.chart, caption))
+    return Section("Does it look at the crack?", [*paragraphs, *plain_statements(found.measured)], tables, pictures)
+
+
+def _who(item: Measured) -> list[str]:
+    return [f"{item.where} ({item.role})", item.network, item.method, item.tiles, str(item.pointing.hits.total)]
+
+
+def _maps(found: Explained) -> Section:
+    if found.layer is None:
+        return Section(
+            "Maps of single tiles",
+            ["An exported file has no gradients: Grad-CAM and Integrated Gradients need the checkpoint."],
+        )
+    paragraphs = [
+        (
+            f"Grad-CAM explains {found.layer}. On the last feature map it is, with the linear head of these nets, "
+            "the cells without the head's bias, cut off at zero divided by their number: they agree by construction, "
+            "and are no two witnesses."
+        ),
+        (
+            f"Integrated Gradients: {found.settings['n_steps']} steps from a tile of grey level 127 (zero after the "
+            "scaling inside the net), summed over the colours; red speaks for a crack, blue against."
+        ),
+    ]
+    if found.completeness is not None:
+        missing = found.completeness
+        paragraphs.append(
+            "Convergence: their sum misses the difference of the two logits by "
+            f"{missing['median_logits']:.3f} (median) and at most {missing['greatest_logits']:.3f} logits; "
+            f"{100 * missing['median_share']:.1f} % of the difference at the median."
+        )
+    return Section("Maps of single tiles", paragraphs, pictures=found.examples)
+
+
+def _gallery(found: Explained) -> Section:
+    rows = []
+    for key, (positive, negative) in found.tiles.items():
+        errors = found.errors[key]
+        false_negatives = sum(item.error == "false negative" for item in errors)
+        rows.append([key, str(positive), str(false_negatives), str(negative), str(len(errors) - false_negatives)])
+    table = Table(("set", "cracks", "missed", "sound", "false alarms"), rows, "All errors: errors.csv.")
+    parts = [Section(key, pictures=pictures) for key, pictures in found.sheets.items() if pictures]
+    return Section("Worst errors", ["The farthest from the threshold come first."], [table], sections=parts)
+
+
+def _widest(first: Estimate, second: Estimate) -> Estimate:
+    if math.isnan(second.low):
+        return first
+    return Estimate(first.value, min(first.low, second.low), max(first.high, second.high))
+
+
+def _end(end: float, value: float) -> float:
+    return value if math.isnan(end) else end
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
