@@ -99,6 +99,7 @@ class Source:
     Attributes:
         side_px: side of the square in which its photographs are cached.
         masks: whether it has pixel masks (or boxes).
+        mask: reads the annotation of a photograph of the given height and width, where `read_mask` alone cannot.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Source:
     side_px: int
     items: Callable[[Archive], list[Item]]
     masks: bool
+    mask: Callable[[Archive, Item, int, int], NDArray[np.uint8]] | None = None
 
 
 def _pictures(archive: Archive) -> Iterator[PurePosixPath]:
@@ -167,6 +169,28 @@ def _uavcrack(archive: Archive) -> list[Item]:
         mask = path.parent.parent / "masks" / f"{path.stem}.png"
         items.append(Item(str(path), None, group, annotation=str(mask)))
     return items
+
+
+def _nha12d(archive: Archive) -> list[Item]:
+    return [
+        Item(str(path), None, path.stem, annotation=str(path.parent.parent / "masks" / f"{path.stem}.png"))
+        for path in _pictures(archive)
+        if path.parent.name == "images"
+    ]
+
+
+def coloured_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:
+    """Read a mask [height, width] in which any colour but black is crack.
+
+    Raises:
+        DataError: the mask has another size than its photograph.
+    """
+    if item.annotation is None:
+        return np.zeros((height, width), np.uint8)
+    colours = read_image(archive.read(item.annotation))
+    if colours.shape[:2] != (height, width):
+        raise DataError(f"{archive.path}: {item.annotation} is {colours.shape[:2]}, its photograph {(height, width)}")
+    return np.where((colours > 0).any(axis=2), np.uint8(CRACK), np.uint8(0))
 
 
 def _all_negative(archive: Archive) -> list[Item]:
@@ -239,8 +263,21 @@ SOURCES: Final[dict[str, Source]] = {
             items=_by_folder,
             masks=False,
         ),
+        Source(
+            name="nha12d",
+            role="external",
+            licence="none stated; not redistributed",
+            citation="Huang et al. 2022, NHA12D, doi:10.17863/CAM.83123",
+            side_px=1920,  # 1920 x 1080: mirrored at the bottom, not stretched
+            items=_nha12d,
+            masks=True,
+            mask=coloured_mask,
+        ),
     )
 }
+
+DATASETS_FILE: Final = Path("config/training/commands/sources.yaml")
+"""Data sets that are added by configuration: its entries with a `layout`."""
 
 
 def get_source(name: str, *, for_training: bool) -> Source:
@@ -249,9 +286,14 @@ def get_source(name: str, *, for_training: bool) -> Source:
     Raises:
         DataError: unknown name, or an external test set asked for by training.
     """
-    if name not in SOURCES:
-        raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(SOURCES))}")
-    source = SOURCES[name]
+    known = dict(SOURCES)
+    if name not in known and DATASETS_FILE.is_file():
+        from training.data.loaders import configured_sources  # it is made of what stands here
+
+        known = configured_sources(DATASETS_FILE) | known
+    if name not in known:
+        raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(known))}")
+    source = known[name]
     if for_training and source.role == "external":
         raise DataError(f"data set {name!r} is an external test: it must never be trained on")
     return source
@@ -263,6 +305,8 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
     Raises:
         DataError: the mask has another size than its photograph.
     """
+    if source.mask is not None:
+        return source.mask(archive, item, height, width)
     mask = np.zeros((height, width), np.uint8)
     if item.annotation is None:
         return mask

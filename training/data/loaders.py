@@ -1,0 +1,296 @@
+"""How are the layouts read in which crack data sets are published, and how is one added without code?
+
+A layout lists the photographs of an archive and reads their annotation as a mask (0, CRACK, BOX). Tiles are labelled
+from masks by the rule of `training.data.tiles`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+from xml.etree import ElementTree as ET
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from drone_agent.vision.preprocess import InputError, read_image
+from training.config import Strict, read_settings
+from training.data.sources import BOX, CRACK, Archive, Item, Source
+from training.errors import DataError
+
+Labels = dict[str, Literal["crack", "none"]]
+Mask = NDArray[np.uint8]
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+METU: Final[Labels] = {"Positive": "crack", "Negative": "none"}
+SDNET: Final[Labels] = {"CD": "crack", "CP": "crack", "CW": "crack", "UD": "none", "UP": "none", "UW": "none"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How files are arranged.
+
+    Attributes:
+        items: lists the photographs; takes the archive and the labels of folders.
+        mask: reads an annotation, or None where photographs are labelled as a whole.
+    """
+
+    items: Callable[[Archive, Labels], list[Item]]
+    mask: Callable[[Archive, Item, int, int], Mask] | None = None
+
+
+class DatasetFacts(Strict):
+    """One data set: facts, and for a set that is added here its layout."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="NAME.zip or folder NAME under the data root")
+    role: Literal["train", "external", "weights"] = Field(description="external: never trained or tuned on")
+    licence: str = Field(min_length=1)
+    citation: str = Field(min_length=1)
+    page: str | None = Field(default=None, description="landing page or DOI; null: none known")
+    url: str | None = Field(default=None, description="stable public address of the file; null: none known")
+    file: str = Field(min_length=1, pattern=r"^[^/]+$", description="file name under the data root")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="null: none published")
+    md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="where only that is published")
+    size: str = Field(description="in words: files, pixels, bytes")
+    arrange: str = Field(description="how it is to lie on disk")
+    layout: str | None = Field(default=None, description="a name of LAYOUTS; null: built in, or not read")
+    side_px: int = Field(default=256, ge=32, le=4096, description="side of the square it is cached in")
+    labels: Labels = Field(default_factory=dict, description="folder name to crack or none, for `folders`")
+
+
+class SourcesSettings(Strict):
+    """The file of `crack-training sources`."""
+
+    root: Path = Field(description="folder of the data sets")
+    lock: Path = Field(description="checksums recorded at the first download")
+    datasets: list[DatasetFacts] = Field(min_length=1)
+
+
+def configured_sources(path: Path) -> dict[str, Source]:
+    """Return the data sets of a configuration that name a layout.
+
+    Raises:
+        ConfigError: the file is not valid.
+        DataError: a layout is unknown, or weights are given one.
+    """
+    found = {}
+    for facts in read_settings(path, SourcesSettings).datasets:
+        if facts.layout is None:
+            continue
+        if facts.layout not in LAYOUTS or facts.role == "weights":
+            raise DataError(f"{path}: {facts.name}: layout {facts.layout!r}; allowed for data: {', '.join(LAYOUTS)}")
+        layout = LAYOUTS[facts.layout]
+        found[facts.name] = Source(
+            name=facts.name,
+            role=facts.role,
+            licence=facts.licence,
+            citation=facts.citation,
+            side_px=facts.side_px,
+            items=partial(_items, layout, facts.labels),
+            masks=layout.mask is not None,
+            mask=layout.mask,
+        )
+    return found
+
+
+def _items(layout: Layout, labels: Labels, archive: Archive) -> list[Item]:
+    items = layout.items(archive, labels)
+    if not items:
+        raise DataError(f"{archive.path}: no photograph is where the layout expects it; see docs/data.md")
+    return items
+
+
+def _pictures(archive: Archive) -> list[PurePosixPath]:
+    return [path for path in map(PurePosixPath, archive.names()) if path.suffix.lower() in PICTURES]
+
+
+def _folders(archive: Archive, labels: Labels) -> list[Item]:
+    if not labels:
+        raise DataError(f"{archive.path}: layout 'folders' needs labels: folder name to crack or none")
+    return [
+        Item(str(path), labels[path.parent.name] == "crack", str(path))
+        for path in _pictures(archive)
+        if path.parent.name in labels
+    ]
+
+
+def _metu(archive: Archive, _labels: Labels) -> list[Item]:
+    return _folders(archive, METU)
+
+
+def _sdnet(archive: Archive, _labels: Labels) -> list[Item]:
+    """Read D, P, W / C?, U?: 7001-115.jpg is the 115th piece of photograph 7001."""
+    return [
+        Item(item.path, item.label, f"{path.parent.parent.name}/{path.stem.split('-')[0]}")
+        for item in _folders(archive, SDNET)
+        for path in (PurePosixPath(item.path),)
+    ]
+
+
+def _codebrim(archive: Archive, _labels: Labels) -> list[Item]:
+    """Read train, val, test / defects, background, labelled by metadata/defects.xml; other defects are left out."""
+    files = [name for name in archive.names() if PurePosixPath(name).name == "defects.xml"]
+    if len(files) != 1:
+        raise DataError(f"{archive.path}: {len(files)} files defects.xml, expected is one (metadata/defects.xml)")
+    try:
+        entries = list(ET.fromstring(archive.read(files[0])))  # noqa: S314 - a file that the user chose
+    except ET.ParseError as error:
+        raise DataError(f"{archive.path}: {files[0]} is not XML ({error})") from error
+    cracked = {
+        next(iter(entry.attrib.values()), ""): (entry.findtext("Crack") or "").strip() == "1" for entry in entries
+    }
+    items = []
+    for path in _pictures(archive):
+        part, kind = path.parent.parent.name, path.parent.name
+        if part not in {"train", "val", "test"} or kind not in {"defects", "background"}:
+            continue
+        if kind == "defects" and path.name not in cracked:
+            raise DataError(f"{archive.path}: {path} is not in {files[0]}")
+        if kind == "background" or cracked[path.name]:
+            items.append(Item(str(path), kind == "defects", path.stem.split("_crop")[0], part=part))
+    return items
+
+
+def _annotated(archive: Archive, path: PurePosixPath, annotation: PurePosixPath, part: str | None) -> Item:
+    if str(annotation) not in _names(archive):
+        raise DataError(f"{archive.path}: {path} has no mask; expected is {annotation}")
+    return Item(str(path), None, path.stem, part=part, annotation=str(annotation))
+
+
+@lru_cache(maxsize=4)
+def _names(archive: Archive) -> frozenset[str]:
+    return frozenset(archive.names())
+
+
+def _deepcrack(archive: Archive, _labels: Labels) -> list[Item]:
+    return [
+        _annotated(archive, path, path.parent.parent / f"{part}_lab" / f"{path.stem}.png", part)
+        for path in _pictures(archive)
+        for part in ("train", "test")
+        if path.parent.name == f"{part}_img"
+    ]
+
+
+def _same_stem(archive: Archive, _labels: Labels) -> list[Item]:
+    parts = {"traincrop": "train", "valcrop": "val", "testcrop": "test"}
+    return [
+        _annotated(archive, path, path.with_suffix(".png"), parts.get(path.parent.name))
+        for path in _pictures(archive)
+        if path.suffix.lower() in {".jpg", ".jpeg"}
+    ]
+
+
+def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
+    items = []
+    for path in _pictures(archive):
+        beside = [path.with_suffix(".txt")]
+        if "images" in path.parts:
+            beside.append(PurePosixPath(*("labels" if p == "images" else p for p in path.parts)).with_suffix(".txt"))
+        found = [str(place) for place in beside if str(place) in _names(archive)]
+        if not found:
+            raise DataError(f"{archive.path}: {path} has no boxes; expected is one of {', '.join(map(str, beside))}")
+        items.append(Item(str(path), None, path.stem, annotation=found[0]))
+    return items
+
+
+def _coco(archive: Archive, _labels: Labels) -> list[Item]:
+    files = [name for name in archive.names() if name.endswith(".json")]
+    there = _names(archive)
+    items = []
+    for file in files:
+        for name in _coco_index(archive, file):
+            base = PurePosixPath(file).parent
+            places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
+            found = [place for place in places if place in there]
+            if not found:
+                raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
+            items.append(Item(found[0], None, name, annotation=file))
+    return items
+
+
+@lru_cache(maxsize=4)
+def _coco_index(archive: Archive, file: str) -> dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]:
+    """Index the crack annotations of a file: name to (height, width) and its annotations."""
+    try:
+        content = json.loads(archive.read(file))
+        cracks = {entry["id"] for entry in content["categories"] if entry["name"].lower() == "crack"}
+        index = {entry["id"]: (entry, []) for entry in content["images"]}
+        for entry in content["annotations"]:
+            if entry["category_id"] in cracks:
+                index[entry["image_id"]][1].append(entry)
+        result = {e["file_name"]: ((int(e["height"]), int(e["width"])), found) for e, found in index.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{archive.path}: {file} is not COCO instances ({type(error).__name__}: {error})") from error
+    if not cracks:
+        raise DataError(f"{archive.path}: {file} has no category 'crack'")
+    return result
+
+
+def _coco_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
+    mask = np.zeros((height, width), np.uint8)
+    file = item.annotation or ""
+    size, found = _coco_index(archive, file)[item.group]
+    if size != (height, width):
+        raise DataError(f"{archive.path}: {file} gives {item.path} as {size}, it is {(height, width)}")
+    try:
+        for entry in sorted(found, key=lambda entry: bool(entry.get("segmentation"))):  # outlines over boxes
+            outline = entry.get("segmentation")
+            if isinstance(outline, dict):
+                raise DataError(f"{archive.path}: {file}: {item.path} has a run-length mask; allowed: polygons, boxes")
+            if outline:
+                corners = [np.asarray(polygon, float).reshape(-1, 2).round().astype(np.int32) for polygon in outline]
+                cv2.fillPoly(mask, corners, CRACK)
+            else:
+                x, y, w, h = entry["bbox"]
+                _fill(mask, x, y, x + w, y + h)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{archive.path}: {file}: annotation of {item.path} is wrong ({error!r})") from error
+    return mask
+
+
+def _yolo_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
+    mask = np.zeros((height, width), np.uint8)
+    for number, line in enumerate(archive.read(item.annotation or "").decode(errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            _, x, y, w, h = map(float, line.split())
+        except ValueError:
+            x, y, w, h = -1.0, 0.0, 0.0, 0.0
+        if not all(0 <= value <= 1 for value in (x, y, w, h)):
+            raise DataError(
+                f"{archive.path}: {item.annotation}, line {number}: {line!r}; allowed is class x y width height, 0 to 1"
+            )
+        _fill(mask, (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+    return mask
+
+
+def _fill(mask: Mask, left: float, top: float, right: float, bottom: float) -> None:
+    mask[max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = BOX
+
+
+def _grey_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
+    try:
+        grey = read_image(archive.read(item.annotation or ""))[:, :, 0]
+    except InputError as error:
+        raise DataError(f"{archive.path}: {item.annotation} cannot be read as a picture ({error})") from error
+    if grey.shape != (height, width):
+        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {(height, width)}")
+    return np.where(grey > 127, np.uint8(CRACK), np.uint8(0))
+
+
+LAYOUTS: Final[dict[str, Layout]] = {
+    "metu": Layout(_metu),
+    "sdnet2018": Layout(_sdnet),
+    "codebrim": Layout(_codebrim),
+    "folders": Layout(_folders),
+    "deepcrack": Layout(_deepcrack, _grey_mask),
+    "same-stem": Layout(_same_stem, _grey_mask),
+    "yolo": Layout(_yolo, _yolo_mask),
+    "coco": Layout(_coco, _coco_mask),
+}
