@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from training.config import StageConfig, Strict
+from training.config import LossConfig, ModelConfig, Strict
 from training.data.dataset import EVALUATION_SETS
+from training.data.sources import SOURCES
 from training.errors import ConfigError
 
 AnySettings = TypeVar("AnySettings", bound="Common")
@@ -135,31 +136,30 @@ class RowSettings(Strict):
 
 
 class TrainRowsSettings(Strict):
-    """Rows that are trained: one small net for each source, all in the same way."""
+    """Rows that are trained: one small net for each mixture of sources, all in the same way."""
 
     sources: dict[str, dict[str, float]] = Field(
-        min_length=1, description="label of the row -> sources and their shares, e.g. {metu: {metu-ccic: 1}}"
+        min_length=1, description="label of the row -> sources and their shares, e.g. {METU: {metu-ccic: 1}}"
     )
-    model: str = Field(default="opnet-lse", description="a name of training.models.MODELS")
+    model: ModelConfig = Field(default=ModelConfig(name="opnet-lse"), description="the same network for all rows")
+    loss: LossConfig = Field(default=LossConfig(cell_head="own"), description="the same loss for all rows")
     minutes: float = Field(default=6.0, gt=0, description="budget of each row; the learning rate follows the clock")
     steps: int = Field(default=4000, ge=1, description="most steps of each row")
-    px: int = Field(default=160, ge=64, le=512, multiple_of=32, description="side of the tiles in training")
-    batch: int = Field(default=32, ge=2, le=1024)
+    px: int = Field(default=96, ge=64, le=512, multiple_of=32, description="side of the tiles in training")
+    batch: int = Field(default=64, ge=2, le=1024)
     lr: float = Field(default=0.002, gt=0, le=0.1)
-    preset: Literal["none", "published", "field"] = Field(default="field", description="augmentation")
+    preset: Literal["none", "published", "field"] = Field(default="published", description="augmentation")
+    synthetic_count: int = Field(default=2000, ge=2, description="pictures drawn where 'synthetic' is a source")
 
-    def stage(self, shares: dict[str, float]) -> StageConfig:
-        """The one stage of a row's training."""
-        return StageConfig(
-            name="row",
-            px=self.px,
-            steps=self.steps,
-            batch=self.batch,
-            lr=self.lr,
-            preset=self.preset,
-            sources=shares,
-            max_minutes=self.minutes,
-        )
+    @field_validator("sources")
+    @classmethod
+    def _trainable(cls, rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        allowed = sorted(name for name, source in SOURCES.items() if source.role == "train")
+        for label, shares in rows.items():
+            for name in shares:
+                if name not in allowed:
+                    raise ValueError(f"{label}: {name!r} may not be trained on; allowed are {', '.join(allowed)}")
+        return rows
 
 
 class CrossSettings(Common):

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+pytest.importorskip("torch", reason="needs the [training] extra")
+
+from training.config import TrainConfig, read_settings
+from training.errors import ConfigError
+from training.evaluation.cross import (
+    Row,
+    RowResult,
+    own_threshold,
+    row_config,
+    row_folder,
+    summary,
+    threshold_sets,
+    train_row,
+    value_of,
+)
+from training.evaluation.evaluate import result
+from training.evaluation.settings import CrossSettings, Places, TrainRowsSettings
+from training.evaluation.threshold import Scored, rates_at
+
+from .conftest import REPOSITORY
+from .test_evaluate import made
+
+pytestmark = pytest.mark.training
+
+TRAIN = TrainRowsSettings(sources={"METU": {"metu-ccic": 1.0}, "quay": {"omu-quay": 0.5, "not-concrete": 0.5}})
+
+
+def test_a_row_looks_at_nothing_but_its_own_sets_while_it_trains() -> None:
+    quay = row_config("quay + Everyday!", TRAIN.sources["quay"], TRAIN, Places(), seed=3, threads=1)
+    assert set(quay.validation.sets) == set(quay.stages[0].sources) == {"omu-quay", "not-concrete"}
+    assert quay.name == "row-quay-everyday"
+    assert (quay.seed, quay.stages[0].max_minutes) == (3, TRAIN.minutes)
+
+
+def test_every_row_is_trained_in_the_same_way() -> None:
+    runs = [row_config(label, shares, TRAIN, Places(), 1, 1) for label, shares in TRAIN.sources.items()]
+    first, second = (run.model_dump(exclude={"name", "validation"}) for run in runs)
+    for run in (first, second):
+        del run["stages"][0]["sources"]
+    assert first == second
+
+
+def test_another_budget_is_another_folder_and_the_same_one_is_not_trained_twice(tmp_path: Path) -> None:
+    config = row_config("METU", TRAIN.sources["METU"], TRAIN, Places(), 1, 1)
+    longer = TRAIN.model_copy(update={"minutes": 60.0})
+    other = row_config("METU", TRAIN.sources["METU"], longer, Places(), 1, 1)
+    folder = row_folder(config, tmp_path)
+    assert folder != row_folder(other, tmp_path)
+    calls: list[bool] = []
+
+    def killed(config: TrainConfig, path: Path, folder: Path, resume: bool) -> None:
+        calls.append(resume)
+        assert read_settings(path, TrainConfig) == config
+        (folder / "last.pt").touch()
+        raise KeyboardInterrupt
+
+    def finished(config: TrainConfig, path: Path, folder: Path, resume: bool) -> None:
+        calls.append(resume)
+        (folder / "final.pt").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_row(config, folder, killed)
+    assert train_row(config, folder, finished) == folder / "final.pt"
+    train_row(config, folder, finished)
+    assert calls == [False, True]
+
+
+def test_a_row_chooses_its_threshold_on_its_own_sets_if_they_have_both_classes() -> None:
+    sets = {name: made(name, *counts) for name, counts in {"a": (30, 30), "b": (30, 30), "c": (30, 0)}.items()}
+    assert threshold_sets(Row("r", Path(), ("a",)), sets) == [sets["a"]]
+    assert threshold_sets(Row("r", Path(), ("c",)), sets) == list(sets.values())
+    assert threshold_sets(Row("r", Path(), ()), sets) == list(sets.values())
+    threshold, how = own_threshold([sets["a"]])
+    rates = rates_at(sets["a"], threshold)
+    assert abs(rates["recall"] - rates["specificity"]) < 0.1
+    assert how.endswith(": a")
+
+
+def cell(name: str, row: str, *, right: bool) -> RowResult:
+    labels = np.arange(40) < 20
+    logits = np.where(labels == right, 1.0, -1.0)
+    item = Scored(name, logits, labels, ("crack",) * 40, tuple(str(i % 10) for i in range(40)))
+    return RowResult(Row(row, Path(), ("uav75",)), 0.0, "", (result(item, "test", 0.0, resamples=10),))
+
+
+def test_the_summary_keeps_own_and_other_sets_apart() -> None:
+    text = summary([cell("uav75", "r", right=True), cell("metu-ccic", "r", right=False)])
+    assert "auroc 100.0 on sets of its own kind, 0.0 on others" in text
+    assert "recall 100.0 on sets of its own kind, 0.0 on others" in text
+
+
+def test_a_set_of_cracks_alone_has_no_auroc() -> None:
+    item = made("c", 10, 0)
+    assert value_of(result(item, "test", 0.0, resamples=10), "auroc") is None
+    assert value_of(result(item, "test", 0.0, resamples=10), "specificity") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({}, "at least one row"),
+        ({"train": {"sources": {"walls": {"walls-external": 1}}}}, "may not be trained on"),
+        ({"rows": [{"label": "a", "model": "x"}, {"label": "a", "model": "y"}]}, "found twice: a"),
+    ],
+)
+def test_impossible_matrices_are_refused(content: dict[str, object], what: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=what):
+        read_settings(path, CrossSettings)
+
+
+def test_the_committed_configuration_is_valid_and_trains_each_source() -> None:
+    settings = read_settings(REPOSITORY / "config/training/commands/cross.yaml", CrossSettings)
+    assert settings.train is not None
+    seen = {name for shares in settings.train.sources.values() for name in shares}
+    assert seen == {"metu-ccic", "uav75", "omu-quay", "uavcrack", "not-concrete"}
+
+
+def test_the_command_trains_rows_once_and_writes_the_matrix(
+    data_root: Path, cache: Path, splits: Path, tmp_path: Path
+) -> None:
+    from training import cli
+
+    config = tmp_path / "cross.yaml"
+    content = {
+        "data": {"root": str(data_root), "cache": str(cache), "splits": str(splits)},
+        "sets": ["metu-ccic/test", "walls-external"],
+        "limit": 10,
+        "resamples": 20,
+        "train": {
+            "sources": {"METU": {"metu-ccic": 1}, "UAV75": {"uav75": 1}},
+            "steps": 2,
+            "px": 64,
+            "batch": 4,
+        },
+    }
+    config.write_text(yaml.safe_dump(content))
+    cli._register_further_commands()
+    arguments = ["cross", "--config", str(config), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").glob("*/final.pt")}
+    assert len(weights) == 2
+    written = json.loads((tmp_path / "out" / "cross.json").read_text())
+    assert [row["trained_on"] for row in written["rows"]] == [["metu-ccic"], ["uav75"]]
+    assert all(row["threshold_rule"].endswith(row["trained_on"][0]) for row in written["rows"])
+    cells = list(csv.DictReader((tmp_path / "out" / "cross.csv").open()))
+    assert [(row["row"], row["set"], row["trained_on"]) for row in cells] == [
+        ("METU", "metu-ccic", "yes"),
+        ("METU", "walls-external", "no"),
+        ("UAV75", "metu-ccic", "no"),
+        ("UAV75", "walls-external", "no"),
+    ]
+    assert all(0 <= float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"]) <= 1 for row in cells)
+    assert "data:image/svg+xml" in (tmp_path / "out" / "cross.html").read_text()
+    CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert weights == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").glob("*/final.pt")}
