@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY
 from training.config import read_settings
 from training.data.mixture import SourceSampler, load_samplers
@@ -60,7 +61,7 @@ def test_the_page_embeds_a_sheet_for_every_source_and_the_numbers_lie_beside_it(
         "presets-metu-ccic.png", "presets-uav75.png", "presets-synthetic.png", "effects.png", "synthetic.png",
     }  # fmt: skip
     assert page.read_text(encoding="utf-8").count("data:image/png") == len(names)
-    assert all(cv2.imread(str(page.parent / name)).std() > 10 for name in names)
+    assert all(read_image(page.parent / name).std() > 10 for name in names)
     content = json.loads((page.parent / "preview.json").read_text(encoding="utf-8"))
     assert [row["preset"] for row in content["timing"]] == ["none", "published", "field"]
     assert content["timing"][0]["ratio"] == 1.0

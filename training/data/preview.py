@@ -393,10 +393,11 @@ def _strip(tiles: list[Image] | NDArray[np.uint8], marks: list[tuple[int, int, i
     parts = []
     for number, tile in enumerate(tiles):
         colour = marks[number] if marks is not None else (255, 255, 255)
-        frame = [max(2, tile.shape[0] // 45)] * 4
-        framed = cv2.copyMakeBorder(np.ascontiguousarray(tile), *frame, cv2.BORDER_CONSTANT, value=colour)
-        gap = [0, 0, 0, _GAP_PX]
-        parts.append(cv2.copyMakeBorder(framed, *gap, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
+        frame = max(2, tile.shape[0] // 45)
+        framed = cv2.copyMakeBorder(
+            np.ascontiguousarray(tile), frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=colour
+        )
+        parts.append(cv2.copyMakeBorder(framed, 0, 0, 0, _GAP_PX, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
     return np.asarray(np.hstack(parts), np.uint8)
 
 
@@ -435,7 +436,7 @@ def _preset_sheet(sampler: SourceSampler, settings: PreviewSettings, path: Path)
                     preset,
                     px=settings.px,
                     count=settings.variants,
-                    seed=settings.seed,
+                    seed=settings.seed + place,
                 )
                 tiles = [_outlined(*pair) for pair in zip(made["tiles"], made["cracks"], strict=True)]
                 frames = [_CRACK_BGR if label else _JOINT_BGR for label in made["labels"]]
