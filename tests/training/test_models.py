@@ -15,7 +15,15 @@ def tiles(count: int = 2, px: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("opnet", 389_633), ("opnet-lse", 389_633), ("mobilenetv2", 2_225_153)]
+    ("name", "parameters"),
+    [
+        ("opnet", 389_633),
+        ("opnet-lse", 389_633),
+        ("mobilenetv2", 2_225_153),
+        ("resnet18", 11_177_025),
+        ("efficientnet-b0", 4_008_829),
+        ("vgg16", 14_715_201),
+    ],
 )
 def test_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
     assert parameter_count(create(name)) == parameters

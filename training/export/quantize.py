@@ -115,6 +115,9 @@ def observe(
     for name, values in run():
         low[name] = min(low.get(name, np.inf), float(values.min()))
         high[name] = max(high.get(name, -np.inf), float(values.max()))
+    for name in names:
+        # a tensor that never changes (a gate of an untrained net) still needs steps that float32 can tell apart
+        high[name] = max(high[name], low[name] + max(1e-6, 1e-2 * abs(low[name])))
     rng = np.random.default_rng(seed)
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in names}
     for name, values in run():
@@ -122,8 +125,8 @@ def observe(
         wanted = _SAMPLES_PER_TENSOR_AND_TILE * len(values)
         if flat.size > wanted:
             flat = flat[rng.integers(0, flat.size, wanted)]
-        counts[name] += np.histogram(flat, bins=_BINS, range=(low[name], max(high[name], low[name] + 1e-6)))[0]
-    return {name: Histogram(low[name], max(high[name], low[name] + 1e-6), counts[name]) for name in names}
+        counts[name] += np.histogram(flat, bins=_BINS, range=(low[name], high[name]))[0]
+    return {name: Histogram(low[name], high[name], counts[name]) for name in names}
 
 
 def choose_range(histogram: Histogram, method: Method) -> tuple[float, float]:

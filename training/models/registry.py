@@ -9,13 +9,13 @@ from typing import Any, Final
 from training.models.base import CellClassifier
 from training.models.lite import efficientnet_lite0
 from training.models.opnet import opnet
-from training.models.zoo import mobilenetv2
+from training.models.zoo import BUILDERS
 
 MODELS: Final[dict[str, Callable[..., CellClassifier]]] = {
     "opnet": opnet,
     "opnet-lse": partial(opnet, pooling="lse"),
-    "mobilenetv2": mobilenetv2,
     "efficientnet-lite0": efficientnet_lite0,
+    **BUILDERS,
 }
 
 

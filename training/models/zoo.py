@@ -1,12 +1,19 @@
-"""Which known architectures serve as a baseline, and where do their ImageNet weights come from?"""
+"""Which known architectures serve as a baseline, and where do their ImageNet weights come from?
+
+Each is torchvision's feature extractor with the same head: a linear layer on every cell, averaged. That is "global
+average pooling, dropout, linear" in another order. ImageNet's scaling is folded into the first convolution; the fold is
+exact except within the border that the convolution pads, where zero means another grey level.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+from torchvision import models as torchvision_models
 
 from training.models.base import CellClassifier, Pooling
 from training.models.scaling import fold_imagenet
@@ -27,19 +34,78 @@ def mobilenetv2(
     Raises:
         FileNotFoundError: the file with the weights is not there.
     """
-    network = mobilenet_v2(weights=None)
+    network = torchvision_models.mobilenet_v2(weights=None)
     if pretrained is not None:
-        state = _imagenet_state(pretrained)
-        _adapt_first_convolution(state)
+        state = _imagenet_state(pretrained, torchvision_models.MobileNet_V2_Weights.IMAGENET1K_V1)
+        _fold_into_batch_norm(state, "features.0.0.weight", "features.0.1.running_mean")
         network.load_state_dict(state)
     return CellClassifier(
         network.features, network.last_channel, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness
     )
 
 
-def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
+def resnet18(
+    *, dropout: float = 0.0, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
+) -> CellClassifier:
+    """Build ResNet-18 with one linear logit: 11,177,025 parameters; arguments and errors as for `mobilenetv2`."""
+    network = torchvision_models.resnet18(weights=None)
+    if pretrained is not None:
+        state = _imagenet_state(pretrained, torchvision_models.ResNet18_Weights.IMAGENET1K_V1)
+        _fold_into_batch_norm(state, "conv1.weight", "bn1.running_mean")
+        network.load_state_dict(state)
+    channels = network.fc.in_features
+    features = nn.Sequential(*(module for name, module in network.named_children() if name not in {"avgpool", "fc"}))
+    return CellClassifier(features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+
+
+def efficientnet_b0(
+    *, dropout: float = 0.2, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
+) -> CellClassifier:
+    """Build EfficientNet-B0 with one linear logit: 4,008,829 parameters; arguments and errors as for `mobilenetv2`."""
+    network = torchvision_models.efficientnet_b0(weights=None)
+    if pretrained is not None:
+        state = _imagenet_state(pretrained, torchvision_models.EfficientNet_B0_Weights.IMAGENET1K_V1)
+        _fold_into_batch_norm(state, "features.0.0.weight", "features.0.1.running_mean")
+        network.load_state_dict(state)
+    channels = network.features[-1][0].out_channels
+    return CellClassifier(network.features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+
+
+VGG16_PUBLISHED_PARAMETERS: Final = 138_357_544
+"""Of torchvision's VGG-16 with its three fully connected layers and 1,000 classes."""
+
+
+def vgg16(
+    *, dropout: float = 0.5, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
+) -> CellClassifier:
+    """Build VGG-16's thirteen convolutions with one linear logit: 14,715,201 parameters.
+
+    The published network ends in three fully connected layers that hold 124 of its 138 million parameters and fix the
+    size of its input. Here the linear head of the other models takes their place. Arguments and errors as for
+    `mobilenetv2`; without batch norm the shift of the fold goes into the bias of the first convolution.
+    """
+    network = torchvision_models.vgg16(weights=None)
+    if pretrained is not None:
+        state = _imagenet_state(pretrained, torchvision_models.VGG16_Weights.IMAGENET1K_V1)
+        features = {key: value for key, value in state.items() if key.startswith("features.")}
+        weight, shift = fold_imagenet(features["features.0.weight"])
+        features["features.0.weight"] = weight
+        features["features.0.bias"] = features["features.0.bias"] + shift
+        network.features.load_state_dict({key.removeprefix("features."): value for key, value in features.items()})
+    return CellClassifier(network.features, 512, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+
+
+BUILDERS: Final[dict[str, Callable[..., CellClassifier]]] = {
+    "mobilenetv2": mobilenetv2,
+    "resnet18": resnet18,
+    "efficientnet-b0": efficientnet_b0,
+    "vgg16": vgg16,
+}
+
+
+def _imagenet_state(pretrained: str, weights: torchvision_models.WeightsEnum) -> dict[str, Tensor]:
     if pretrained == "torchvision":
-        downloaded: dict[str, Tensor] = MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+        downloaded: dict[str, Tensor] = weights.get_state_dict(progress=False)
         return downloaded
     path = Path(pretrained)
     if not path.is_file():
@@ -50,11 +116,11 @@ def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def _adapt_first_convolution(state: dict[str, Tensor]) -> None:
+def _fold_into_batch_norm(state: dict[str, Tensor], weight_key: str, mean_key: str) -> None:
     """Fold ImageNet's scaling and channel order into the first convolution and the batch norm behind it."""
-    weight, shift = fold_imagenet(state["features.0.0.weight"])
-    state["features.0.0.weight"] = weight
-    state["features.0.1.running_mean"] = state["features.0.1.running_mean"] - shift
+    weight, shift = fold_imagenet(state[weight_key])
+    state[weight_key] = weight
+    state[mean_key] = state[mean_key] - shift
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
