@@ -55,6 +55,7 @@ ARCHITECTURES: Final = {
     "opnet-lse": "OPNet, log-sum-exp pooling",
     "mobilenetv2": "MobileNetV2",
     "efficientnet-b0": "EfficientNet-B0",
+    "efficientnet-lite0": "EfficientNet-Lite0",
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
 }

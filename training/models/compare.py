@@ -142,7 +142,7 @@ def rich_table(rows: Sequence[ModelRow], reference: str) -> RichTable:
     """Return the table for the terminal."""
     table = RichTable(title="Architectures at 224 x 224, one logit")
     for heading in _headings(reference):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading == "model")
     for row in rows:
         table.add_row(*_cells(row))
     return table
