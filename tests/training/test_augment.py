@@ -16,6 +16,7 @@ from training.data.augment import (
     Appearance,
     Preset,
     compress,
+    draw_stains,
     focus_blur,
     motion_blur,
     relight,
@@ -237,3 +238,25 @@ def test_a_shadow_darkens_one_side_to_its_gain() -> None:
     shaded = shadow_edge(tile, angle_rad=0.0, offset_px=0.0, softness_px=4.0, gain=0.5)
     assert shaded[:, :40].min() == 200
     assert shaded[:, 56:].max() == 100
+
+
+def test_brightening_does_not_wash_out_a_bright_wall() -> None:
+    vary = Appearance("field", 1)
+    bright = np.full((96, 96, 3), 215, np.uint8)
+    bright[48:50] = 150  # a pale crack
+    kept = []
+    for seed in range(200):
+        varied = vary(bright, np.random.default_rng(seed)).astype(int)
+        kept.append(np.abs(varied[49] - varied[20]).mean() > 3)
+    assert np.mean(kept) > 0.93
+
+
+def test_stains_have_the_colours_of_walls() -> None:
+    tile = np.full((96, 96, 3), 150, np.uint8)
+    for seed in range(60):
+        stained = draw_stains(tile, np.random.default_rng(seed)).astype(int)
+        change = (stained - 150).reshape(-1, 3)
+        strongest = change[np.abs(change).sum(axis=1).argmax()]
+        if strongest.min() < -15:
+            assert strongest[0] <= strongest[2] + 6  # blue (the first) is never what is left over
+    assert np.array_equal(draw_stains(tile, np.random.default_rng(5)), draw_stains(tile, np.random.default_rng(5)))

@@ -21,6 +21,8 @@ _NOISE_BANK_PX: Final = 1024
 
 BRIGHTNESS: Final = 0.35
 """The field preset's exposure: the mean changes by up to this share. The values below are the field preset's, too."""
+BRIGHTEST_LEVEL: Final = 200.0
+"""Mean grey level up to which a tile is made brighter."""
 CONTRAST: Final = 0.40
 TONE_CURVE: Final = 0.30
 """Logarithm of the largest exponent of the tone curve."""
@@ -110,7 +112,7 @@ class Appearance:
 
     Args:
         preset: "none", or "field" (exposure, white balance, colour cast, focus and motion blur, loss of resolution,
-            noise, JPEG, shadow edges, marks of paint, joints, cables, hairs). Nothing that is drawn is a crack, so the
+            noise, JPEG, shadow edges, stains, paint, joints, cables, hairs). Nothing that is drawn is a crack, so the
             label stays. "published" varies place and look together: `training.data.published`.
         seed: of the bank of noise.
     """
@@ -151,6 +153,9 @@ def _light(tile: Image, rng: Generator) -> Image:
     brightness = float(rng.uniform(-BRIGHTNESS, BRIGHTNESS))
     balance = rng.uniform(-WHITE_BALANCE, WHITE_BALANCE, 3)
     exponent = float(np.exp(rng.uniform(-TONE_CURVE, TONE_CURVE)))
+    # a bright wall made brighter still would lose its cracks in white, but not its label
+    middle = max(1.0, float(tile[::8, ::8].mean()))
+    brightness = min(brightness, max(0.0, BRIGHTEST_LEVEL / middle - 1))
     return relight(tile, brightness=brightness, contrast=contrast, balance=balance, exponent=exponent)
 
 
@@ -362,9 +367,26 @@ def draw_paint(tile: Image, rng: Generator) -> Image:
     return np.clip(tile * (1 - cover) + np.array(colour) * cover, 0, 255).astype(np.uint8)
 
 
+STAIN_TINTS_BGR: Final = ((0.45, 0.70, 0.90), (0.60, 0.62, 0.64), (0.62, 0.72, 0.70), (1.22, 1.20, 1.18))
+"""Rust, water, algae and efflorescence: by how much each darkens or lightens the channels."""
+
+
+def draw_stains(tile: Image, rng: Generator) -> Image:
+    """Draw blotches or runs of rust, water, algae or efflorescence, with edges that are sometimes hard."""
+    size = (tile.shape[1], tile.shape[0])
+    cells = (2, 24) if rng.random() < 0.5 else (6, 10)  # runs down the wall, or blotches
+    cloud = cv2.resize(rng.standard_normal(cells).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    share = 1 / (1 + np.exp(-(cloud - rng.uniform(0, 1)) * rng.uniform(2, 9)))
+    tint = np.array(STAIN_TINTS_BGR[int(rng.integers(len(STAIN_TINTS_BGR)))]) * rng.uniform(0.94, 1.06, 3)
+    strength = float(rng.uniform(0.3, 1.0))
+    gain = 1 + strength * share[:, :, None] * (tint - 1)
+    return np.asarray(np.clip(tile * gain, 0, 255), np.uint8)
+
+
 _Change = Callable[[Image, Generator], Image]
 
 ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
+    (0.08, draw_stains),
     (0.05, draw_paint),
     (0.06, draw_joint),
     (0.08, draw_cable),

@@ -24,7 +24,6 @@ from training.data.augment import Image, Preset, View
 from training.data.mixture import RECIPES, SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.published import published_transforms
 from training.data.sources import BOX, CRACK, JOINT
-from training.data.synthetic import draw_stains
 from training.errors import DataError
 from training.figures import figure
 from training.page import Picture, Section, Table, write_page
@@ -240,6 +239,7 @@ def field_effects(sampler: SourceSampler, px: int, seed: int) -> list[Effect]:
         "wire or painted line": augment.draw_cable,
         "synthetic joint": augment.draw_joint,
         "mark of paint": augment.draw_paint,
+        "stains": augment.draw_stains,
         "colour": augment.mix_colours,
     }
     return [
@@ -350,20 +350,7 @@ def field_effects(sampler: SourceSampler, px: int, seed: int) -> list[Effect]:
             )
             for name, change in draws.items()
         ),
-        Effect(
-            "stains",
-            f"in synthetic pictures only; least, middling and most visible of {_DRAWS} draws",
-            0.0,
-            _by_visibility(
-                tile,
-                [_stained(tile, np.random.default_rng((seed, number))) for number in range(_DRAWS)],
-            ),
-        ),
     ]
-
-
-def _stained(tile: Image, rng: np.random.Generator) -> Image:
-    return np.clip(draw_stains(tile.astype(np.float32), rng), 0, 255).astype(np.uint8)
 
 
 def _by_visibility(tile: Image, varied: list[Image]) -> list[tuple[str, Image]]:

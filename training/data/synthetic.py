@@ -17,6 +17,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.data.augment import draw_stains
 from training.data.sources import CRACK, JOINT
 
 SIDE_PX: Final = 256
@@ -105,7 +106,7 @@ def draw(
     if rng.random() < 0.3:
         canvas = _shadow(canvas, rng)
     if rng.random() < 0.25:
-        canvas = draw_stains(canvas, rng)
+        canvas = draw_stains(np.clip(canvas, 0, 255).astype(np.uint8), rng).astype(np.float32)
     if rng.random() < 0.2:
         canvas = _cables(canvas, rng)
     if joints and rng.random() < (0.15 if cracked else 0.3):
@@ -218,17 +219,6 @@ def _shadow(canvas: Float, rng: Generator) -> Float:
     cv2.fillPoly(gain, [hull], float(rng.uniform(0.35, 0.8)), cv2.LINE_AA)
     blur = float(rng.uniform(0.3, 6))
     return np.asarray(canvas * cv2.GaussianBlur(gain, (0, 0), blur)[:, :, None], np.float32)
-
-
-def draw_stains(canvas: Float, rng: Generator) -> Float:
-    """Draw blotches and runs of water or rust on a square picture: darker or lighter, with soft edges."""
-    size = (canvas.shape[1], canvas.shape[0])
-    cloud = cv2.resize(rng.standard_normal((6, 10)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    if rng.random() < 0.5:
-        cloud = cv2.resize(rng.standard_normal((2, 24)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    share = 1 / (1 + np.exp(-(cloud - rng.uniform(0, 1)) * rng.uniform(2, 12)))
-    tint = rng.uniform(0.5, 1.15) * rng.uniform(0.85, 1.15, 3)
-    return np.asarray(canvas * (1 + share[:, :, None] * (tint - 1)), np.float32)
 
 
 def _cables(canvas: Float, rng: Generator) -> Float:
