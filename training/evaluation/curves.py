@@ -151,7 +151,7 @@ def draw_histograms(keys: Sequence[str], scored: Sequence[Scored], threshold_log
                     axes.hist(of, edges.tolist(), color=colour, alpha=0.6, label=f"{name} ({len(of)})")
             axes.axvline(threshold_logit, color="#000000", lw=1, ls=":")
             axes.set_title(key, fontsize=9)
-            axes.legend(fontsize=6)
+            axes.legend(fontsize=6, loc="upper left")
             if index // 3 == rows - 1 or index + 3 >= len(keys):
                 axes.set_xlabel("logit", fontsize=8)
     return path
