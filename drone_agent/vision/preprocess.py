@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drone_agent.errors import InputError
+from drone_agent.errors import InputError as InputError  # noqa: PLC0414 - training knows it from here
 from drone_agent.values import Image, Tile
 
 TILE_PX = 224

@@ -5,10 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
+from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import texture, write_picture
 from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
@@ -31,7 +31,7 @@ def damaged(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "Positive/00200.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "Positive/00201.jpg").write_bytes(b"")
     (folder / "Positive/00202.jpg").write_bytes(whole)
-    image = cv2.imread(str(folder / "Positive/00004.jpg"))
+    image = read_image(folder / "Positive/00004.jpg")
     write_picture(folder / "Positive/00203.jpg", np.ascontiguousarray(np.rot90(image)))
     shutil.copy(folder / "Negative/00005.jpg", folder / "Positive/00204.jpg")
     return root

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # nothing else of the agent may be imported here, and this is what read_image raises
-from drone_agent.vision.preprocess import InputError, read_image  # type: ignore[attr-defined]
+from drone_agent.vision.preprocess import InputError, read_image
 from training.data.cache import fit_square
 from training.data.sources import CRACK, Archive, Item, Source, read_mask
 from training.data.tiles import label_of
