@@ -1,0 +1,1 @@
+"""What do learning rate, batch, loss weight, augmentation, data, input scale and width do to a model?"""
