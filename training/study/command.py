@@ -39,6 +39,8 @@ def study_command(
 ) -> None:
     """Learning rate, batch, loss weight, augmentation, data, scale, width: what each does. Goes on where it was."""
     from training.engine.memory import keep_freed_memory
+
+    keep_freed_memory()  # starts the process anew, so before anything else
     from training.errors import DataError
     from training.evaluation.settings import overridden
     from training.study.plan import planned
@@ -56,7 +58,6 @@ def study_command(
     if plan:
         _print_plan(study)
         return
-    keep_freed_memory()
     if report_only:
         outcomes = study.outcomes()
         if not outcomes:

@@ -272,7 +272,7 @@ def limits(settings: StudySettings, results: dict[Point, PointResult]) -> list[s
         if name == ALL_SETS
     )
     said.append(
-        f"{compared} differences over all sets stand here at 95 %; were none true, about {0.05 * compared:.0f} of them "
+        f"{compared} differences over all sets stand here at 95 %; were none true, about {0.05 * compared:.1f} of them "
         "would still leave out zero."
     )
     said.append(
