@@ -52,7 +52,7 @@ def audit_command(
     """Count, look for broken files and twins, measure order and the trivial baseline, and draw it all on one page."""
     from training.config import read_settings
     from training.data.audit import audit, write_audit
-    from training.data.sources import SOURCES, Archive, get_source
+    from training.data.sources import SOURCES, Archive, added_sources, get_source
     from training.errors import DataError
 
     settings = read_settings(config, AuditSettings)
@@ -60,8 +60,9 @@ def audit_command(
     places = settings.data.model_copy(update={key: value for key, value in given.items() if value is not None})
     settings = settings.model_copy(update={"data": places} | ({"out": out} if out else {}))
     wanted = names or settings.sets
+    known = list(SOURCES | added_sources())
     reports = []
-    for name in wanted or list(SOURCES):
+    for name in wanted or known:
         source = get_source(name, for_training=False)
         try:
             archive = Archive.find(places.root, name)
@@ -74,5 +75,5 @@ def audit_command(
         console.print(f"{name}: {report.in_a_line()}", soft_wrap=True)
         reports.append(report)
     if not reports:
-        raise DataError(f"{places.root}: holds none of the data sets {', '.join(SOURCES)}")
+        raise DataError(f"{places.root}: holds none of the data sets {', '.join(known)}")
     console.print(str(write_audit(reports, settings.out)), soft_wrap=True)

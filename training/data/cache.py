@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from drone_agent.vision.preprocess import read_image
 from training.data.sources import CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import Donor, draw, lift
@@ -59,7 +58,7 @@ def load_photographs(source: Source, root: Path, cache: Path) -> Photographs:
     """Return the data set, decoding it first if it is not in the cache.
 
     Raises:
-        DataError: the data set is not under `root`, or not laid out as expected.
+        DataError: the data set is not under `root`, not laid out as expected, or a picture is damaged.
     """
     archive = Archive.find(root, source.name)
     sha256 = archive.sha256()
@@ -94,7 +93,7 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
         else None
     )
     for index, item in enumerate(items):
-        image = read_image(archive.read(item.path))
+        image = archive.picture(item.path)
         images[index] = fit_square(image, side, cv2.INTER_AREA)
         if masks is not None:
             mask = read_mask(archive, source, item, *image.shape[:2])

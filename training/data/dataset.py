@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import to_tile
 from training.data.cache import Photographs, load_photographs
-from training.data.sources import CRACK, get_source
+from training.data.sources import CRACK, added_sources, get_source
 from training.data.splits import indices_of, read_split
 from training.data.tiles import kind_of
 from training.errors import DataError
@@ -36,6 +36,16 @@ EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
     "brickwork-external": ("test",),
 }
 """Which splits each set has. External sets have a test alone, and training never sees them."""
+
+
+def evaluation_splits(name: str) -> tuple[str, ...]:
+    """Return the splits of a set, also of one that is added by configuration; none of an unknown one."""
+    if name in EVALUATION_SETS:
+        return EVALUATION_SETS[name]
+    source = added_sources().get(name)
+    if source is None:
+        return ()
+    return ("test",) if source.role == "external" else ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -106,10 +116,11 @@ def evaluation_tiles(
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
     labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked)
     and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
+    A set added by configuration: whole pictures where they have a label, else crops as of UAV75.
 
     Args:
-        name: a key of `EVALUATION_SETS`.
-        split: "val" or "test", as listed there.
+        name: a key of `EVALUATION_SETS`, or a set added by configuration.
+        split: "val" or "test", as `evaluation_splits` has it.
         root: folder of the data sets (zip or unpacked).
         cache: folder for the decoded pictures.
         splits: folder of the committed splits.
@@ -118,10 +129,11 @@ def evaluation_tiles(
         ValueError: unknown set or split.
         DataError: the data set is not under `root` or not as expected.
     """
-    if name not in EVALUATION_SETS:
+    allowed = evaluation_splits(name)
+    if not allowed:
         raise ValueError(f"evaluation set {name!r} is unknown; allowed: {', '.join(EVALUATION_SETS)}")
-    if split not in EVALUATION_SETS[name]:
-        raise ValueError(f"{name} has no split {split!r}; allowed: {', '.join(EVALUATION_SETS[name])}")
+    if split not in allowed:
+        raise ValueError(f"{name} has no split {split!r}; allowed: {', '.join(allowed)}")
     source = get_source(name, for_training=False)
     photographs = load_photographs(source, root, cache)
     if source.role == "external":
@@ -130,7 +142,7 @@ def evaluation_tiles(
         rows = read_split(name, splits)
         group_of = {row.path: row.group for row in rows}
         indices, groups = indices_of(photographs, rows, split), [group_of[item.path] for item in photographs.items]
-    cutter = _CUTTERS.get(name, _whole)
+    cutter = _CUTTERS.get(name, _whole if name in EVALUATION_SETS else _by_annotation)
     cuts = [cut for index in indices for cut in cutter(photographs, index, groups[index])]
     if not cuts:
         raise DataError(f"{name}: the split {split!r} holds no tile")
@@ -178,6 +190,14 @@ def _grid(side: int, crop: int) -> list[tuple[int, int]]:
 
 def _uav75(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     return [cut for crop in UAV75_CROPS_PX for cut in _masked_crops(photographs, index, group, crop)]
+
+
+def _by_annotation(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    if photographs.items[index].label is not None:
+        return _whole(photographs, index, group)
+    side = photographs.images.shape[1]
+    sizes = [crop for crop in UAV75_CROPS_PX if crop <= side] or [side]
+    return [cut for crop in sizes for cut in _masked_crops(photographs, index, group, crop)]
 
 
 def _masked_crops(photographs: Photographs, index: int, group: str, crop: int) -> list[_Cut]:

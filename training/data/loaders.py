@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from drone_agent.vision.preprocess import InputError, read_image
 from training.config import Strict, read_settings
-from training.data.sources import BOX, CRACK, Archive, Item, Source
+from training.data.sources import CRACK, SOURCES, Archive, Item, Source, boxes_mask, fill_box
 from training.errors import DataError
 
 Labels = dict[str, Literal["crack", "none"]]
@@ -58,6 +57,7 @@ class DatasetFacts(Strict):
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="where only that is published")
     size: str = Field(description="in words: files, pixels, bytes")
     arrange: str = Field(description="how it is to lie on disk")
+    note: str | None = Field(default=None, description="what else to know, and which facts could not be verified")
     layout: str | None = Field(default=None, description="a name of LAYOUTS; null: built in, or not read")
     side_px: int = Field(default=256, ge=32, le=4096, description="side of the square it is cached in")
     labels: Labels = Field(default_factory=dict, description="folder name to crack or none, for `folders`")
@@ -76,7 +76,7 @@ def configured_sources(path: Path) -> dict[str, Source]:
 
     Raises:
         ConfigError: the file is not valid.
-        DataError: a layout is unknown, or weights are given one.
+        DataError: a layout is unknown, or weights or a built-in data set are given one.
     """
     found = {}
     for facts in read_settings(path, SourcesSettings).datasets:
@@ -84,6 +84,8 @@ def configured_sources(path: Path) -> dict[str, Source]:
             continue
         if facts.layout not in LAYOUTS or facts.role == "weights":
             raise DataError(f"{path}: {facts.name}: layout {facts.layout!r}; allowed for data: {', '.join(LAYOUTS)}")
+        if facts.name in SOURCES:
+            raise DataError(f"{path}: {facts.name} is built in and is read in its own layout; remove `layout`")
         layout = LAYOUTS[facts.layout]
         found[facts.name] = Source(
             name=facts.name,
@@ -219,7 +221,9 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[tuple[int, int],
     try:
         content = json.loads(archive.read(file))
         cracks = {entry["id"] for entry in content["categories"] if entry["name"].lower() == "crack"}
-        index = {entry["id"]: (entry, []) for entry in content["images"]}
+        index: dict[Any, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+            entry["id"]: (entry, []) for entry in content["images"]
+        }
         for entry in content["annotations"]:
             if entry["category_id"] in cracks:
                 index[entry["image_id"]][1].append(entry)
@@ -247,38 +251,14 @@ def _coco_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
                 cv2.fillPoly(mask, corners, CRACK)
             else:
                 x, y, w, h = entry["bbox"]
-                _fill(mask, x, y, x + w, y + h)
+                fill_box(mask, x, y, x + w, y + h)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{archive.path}: {file}: annotation of {item.path} is wrong ({error!r})") from error
     return mask
 
 
-def _yolo_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
-    mask = np.zeros((height, width), np.uint8)
-    for number, line in enumerate(archive.read(item.annotation or "").decode(errors="replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            _, x, y, w, h = map(float, line.split())
-        except ValueError:
-            x, y, w, h = -1.0, 0.0, 0.0, 0.0
-        if not all(0 <= value <= 1 for value in (x, y, w, h)):
-            raise DataError(
-                f"{archive.path}: {item.annotation}, line {number}: {line!r}; allowed is class x y width height, 0 to 1"
-            )
-        _fill(mask, (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-    return mask
-
-
-def _fill(mask: Mask, left: float, top: float, right: float, bottom: float) -> None:
-    mask[max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = BOX
-
-
 def _grey_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
-    try:
-        grey = read_image(archive.read(item.annotation or ""))[:, :, 0]
-    except InputError as error:
-        raise DataError(f"{archive.path}: {item.annotation} cannot be read as a picture ({error})") from error
+    grey = archive.picture(item.annotation or "")[:, :, 0]
     if grey.shape != (height, width):
         raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {(height, width)}")
     return np.where(grey > 127, np.uint8(CRACK), np.uint8(0))
@@ -291,6 +271,6 @@ LAYOUTS: Final[dict[str, Layout]] = {
     "folders": Layout(_folders),
     "deepcrack": Layout(_deepcrack, _grey_mask),
     "same-stem": Layout(_same_stem, _grey_mask),
-    "yolo": Layout(_yolo, _yolo_mask),
+    "yolo": Layout(_yolo, boxes_mask),
     "coco": Layout(_coco, _coco_mask),
 }

@@ -66,6 +66,13 @@ RECIPES: Final[dict[str, Recipe]] = {
 }
 
 
+def recipe_of(photographs: Photographs) -> Recipe:
+    """Return the recipe of a source; one added by configuration has that of METU, or with masks that of drone tiles."""
+    if photographs.name in RECIPES:
+        return RECIPES[photographs.name]
+    return RECIPES["metu-ccic"] if photographs.masks is None else Recipe({"crack": 0.5, "plain": 0.5}, (0.6, 1.5))
+
+
 class SourceSampler:
     """Cuts tiles of a wanted kind from the training photographs of one source."""
 
@@ -284,5 +291,5 @@ def load_samplers(
             photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
-            samplers[name] = SourceSampler(*opened_source(name), RECIPES[name])
+            samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))
     return samplers

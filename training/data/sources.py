@@ -5,9 +5,9 @@ A data set is read as it was downloaded: one zip archive, or the folder that it 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from drone_agent.vision.preprocess import read_image
+from drone_agent.vision.preprocess import InputError, read_image
 from training.errors import DataError as DataError  # noqa: PLC0414 - also known from here
 
 CRACK: Final = 255
@@ -35,15 +35,23 @@ class Archive:
     """The files of a data set, whether they are in a zip archive or in a folder."""
 
     def __init__(self, path: Path) -> None:
+        """Open a zip archive or a folder.
+
+        Raises:
+            DataError: the file is no zip archive, or was cut short.
+        """
         self.path = path
-        self._zip = zipfile.ZipFile(path) if path.is_file() else None
+        try:
+            self._zip = zipfile.ZipFile(path) if path.is_file() else None
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{path}: cannot be opened as a zip archive ({error}); get it anew") from error
 
     @classmethod
     def find(cls, root: Path, name: str) -> Archive:
         """Open `root/name.zip` or the folder `root/name`.
 
         Raises:
-            DataError: neither is there.
+            DataError: neither is there, or the archive is damaged.
         """
         for path in (root / f"{name}.zip", root / name):
             if path.exists():
@@ -57,8 +65,28 @@ class Archive:
         return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
 
     def read(self, name: str) -> bytes:
-        """Return the content of one file."""
-        return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
+        """Return the content of one file.
+
+        Raises:
+            DataError: it is not there, or damaged.
+        """
+        try:
+            return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
+        except KeyError as error:
+            raise DataError(f"{self.path}: {name} is not there") from error
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
+
+    def picture(self, name: str) -> NDArray[np.uint8]:
+        """Return one picture: uint8 [H, W, 3], BGR.
+
+        Raises:
+            DataError: it is not there, damaged, or no picture.
+        """
+        try:
+            return read_image(self.read(name))
+        except InputError as error:
+            raise DataError(f"{self.path}: {name}: {str(error).removeprefix('the picture: ')}") from error
 
     def sha256(self) -> str:
         """Hash the archive file, or for a folder the sorted list of names and contents."""
@@ -134,13 +162,18 @@ def _metu(archive: Archive) -> list[Item]:
 
 
 def _uav75(archive: Archive) -> list[Item]:
+    """Read `train/images` with `train/masks`, or as its repository has it, `train_img` with `train_lab`."""
     items = []
     for path in _pictures(archive):
-        if path.parent.name != "images":
+        folder = path.parent
+        if folder.name == "images":
+            part, masks = folder.parent.name, folder.parent / "masks"
+        elif folder.name.endswith("_img"):
+            part = folder.name.removesuffix("_img")
+            masks = folder.parent / f"{part}_lab"
+        else:
             continue
-        part = path.parent.parent.name
-        mask = path.parent.parent / "masks" / f"{path.stem}.png"
-        items.append(Item(str(path), None, path.stem, part=part, annotation=str(mask)))
+        items.append(Item(str(path), None, path.stem, part=part, annotation=str(masks / f"{path.stem}.png")))
     return items
 
 
@@ -187,7 +220,7 @@ def coloured_mask(archive: Archive, item: Item, height: int, width: int) -> NDAr
     """
     if item.annotation is None:
         return np.zeros((height, width), np.uint8)
-    colours = read_image(archive.read(item.annotation))
+    colours = archive.picture(item.annotation)
     if colours.shape[:2] != (height, width):
         raise DataError(f"{archive.path}: {item.annotation} is {colours.shape[:2]}, its photograph {(height, width)}")
     return np.where((colours > 0).any(axis=2), np.uint8(CRACK), np.uint8(0))
@@ -277,7 +310,25 @@ SOURCES: Final[dict[str, Source]] = {
 }
 
 DATASETS_FILE: Final = Path("config/training/commands/sources.yaml")
-"""Data sets that are added by configuration: its entries with a `layout`."""
+"""Data sets that are added by configuration: its entries with a `layout`. Sought as `datasets_file` says."""
+
+
+def datasets_file() -> Path:
+    """Return `DATASETS_FILE` of the working directory, as every command reads its file, else that of this checkout."""
+    return DATASETS_FILE if DATASETS_FILE.is_file() else Path(__file__).resolve().parents[2] / DATASETS_FILE
+
+
+def added_sources() -> dict[str, Source]:
+    """Return the data sets that are added by configuration; none where there is no such file.
+
+    Raises:
+        ConfigError: the file is not valid.
+        DataError: it names an unknown layout, or gives a built-in data set one.
+    """
+    from training.data.loaders import configured_sources  # it is made of what stands here
+
+    path = datasets_file()
+    return configured_sources(path) if path.is_file() else {}
 
 
 def get_source(name: str, *, for_training: bool) -> Source:
@@ -285,14 +336,13 @@ def get_source(name: str, *, for_training: bool) -> Source:
 
     Raises:
         DataError: unknown name, or an external test set asked for by training.
+        ConfigError: the name is not built in, and the file that may add it is not valid.
     """
-    known = dict(SOURCES)
-    if name not in known and DATASETS_FILE.is_file():
-        from training.data.loaders import configured_sources  # it is made of what stands here
-
-        known = configured_sources(DATASETS_FILE) | known
+    known = SOURCES if name in SOURCES else SOURCES | added_sources()
     if name not in known:
-        raise DataError(f"data set {name!r} is unknown; allowed: {', '.join(sorted(known))}")
+        raise DataError(
+            f"data set {name!r} is unknown; allowed: {', '.join(sorted(known))}; {datasets_file()} adds more"
+        )
     source = known[name]
     if for_training and source.role == "external":
         raise DataError(f"data set {name!r} is an external test: it must never be trained on")
@@ -303,19 +353,16 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
     """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT` or `BOX`.
 
     Raises:
-        DataError: the mask has another size than its photograph.
+        DataError: the annotation cannot be read, or has another size than its photograph.
     """
     if source.mask is not None:
         return source.mask(archive, item, height, width)
     mask = np.zeros((height, width), np.uint8)
     if item.annotation is None:
         return mask
-    content = archive.read(item.annotation)
     if item.annotation.endswith(".txt"):
-        for left, top, right, bottom in _boxes(content, height, width):
-            mask[top:bottom, left:right] = BOX
-        return mask
-    grey = read_image(content)[:, :, 0]
+        return boxes_mask(archive, item, height, width)
+    grey = archive.picture(item.annotation)[:, :, 0]
     if grey.shape != mask.shape:
         raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {mask.shape}")
     if source.name == "uav75":
@@ -326,15 +373,30 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
     return mask
 
 
-def _boxes(content: bytes, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-    """Read YOLO boxes (class, centre x and y, width and height as shares): left, top, right, bottom in pixels."""
-    for row in csv.reader(content.decode().splitlines(), delimiter=" "):
-        if len(row) < 5:
+def boxes_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:
+    """Draw YOLO boxes (class, centre x and y, width and height as shares of the picture) as `BOX` [height, width].
+
+    Raises:
+        DataError: a line is something else; names the file and the line.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    if item.annotation is None:
+        return mask
+    for number, line in enumerate(archive.read(item.annotation).decode(errors="replace").splitlines(), 1):
+        if not line.strip():
             continue
-        x, y, w, h = (float(value) for value in row[1:5])
-        yield (
-            max(0, round((x - w / 2) * width)),
-            max(0, round((y - h / 2) * height)),
-            min(width, round((x + w / 2) * width)),
-            min(height, round((y + h / 2) * height)),
-        )
+        try:
+            _, x, y, w, h = map(float, line.split())
+        except ValueError:
+            x = y = w = h = -1.0
+        if not all(0 <= value <= 1 for value in (x, y, w, h)):
+            raise DataError(
+                f"{archive.path}: {item.annotation}, line {number}: {line!r}; allowed is class x y width height, 0 to 1"
+            )
+        fill_box(mask, (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+    return mask
+
+
+def fill_box(mask: NDArray[np.uint8], left: float, top: float, right: float, bottom: float) -> None:
+    """Mark a rectangle, in pixels, in a mask; what lies outside is left out."""
+    mask[max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = BOX

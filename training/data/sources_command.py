@@ -57,16 +57,24 @@ def list_command(config: Config = DEFAULT, root: Root = None) -> None:
     from rich.table import Table
 
     settings = _settings(config, root)
-    table = Table("name", "role", "there", "licence", "size")
+    table = Table()
+    for column in ("name", "role", "there", "get"):
+        table.add_column(column, no_wrap=True)  # a name that is cut is no name
+    table.add_column("licence")
+    table.add_column("size")
     for facts in settings.datasets:
         there = any((settings.root / name).exists() for name in (facts.file, facts.name))
-        table.add_row(facts.name, facts.role, "yes" if there else "no", facts.licence, facts.size)
+        how = "download" if facts.url else "by hand" if facts.page else "not public"
+        table.add_row(facts.name, facts.role, "yes" if there else "no", how, facts.licence, facts.size)
     console.print(table)
 
 
 def show_command(name: Name, config: Config = DEFAULT, root: Root = None) -> None:
     """Print all that is known about one data set."""
-    for key, value in _find(_settings(config, root), name).model_dump().items():
+    shown = _find(_settings(config, root), name).model_dump()
+    for key, value in shown.items():
+        if key in {"layout", "side_px", "labels"} and shown["layout"] is None:
+            continue  # read by code of its own
         console.print(f"{key:<9} {'none known' if value is None else value}", soft_wrap=True, markup=False)
 
 
@@ -80,10 +88,11 @@ def get_command(name: Name, config: Config = DEFAULT, root: Root = None) -> None
     settings = _settings(config, root)
     facts = _find(settings, name)
     target = settings.root / facts.file
-    if target.exists():
-        raise DataError(f"{target}: is there already; `crack-training sources verify` checks it")
+    for path in (target, settings.root / name):
+        if path.exists():
+            raise DataError(f"{path}: is there already; `crack-training sources verify` checks it")
     if facts.url is None:
-        raise DataError(f"{name}: no direct address is known; see {facts.page or 'docs/data.md'}; {facts.arrange}")
+        raise DataError(_by_hand(facts, target))
     locked = read_lock(settings.lock)
     algorithm = "md5" if facts.sha256 is None and facts.md5 is not None else "sha256"
     expected = facts.sha256 or facts.md5 or locked.get(name)
@@ -99,6 +108,17 @@ def get_command(name: Name, config: Config = DEFAULT, root: Root = None) -> None
     settings.lock.parent.mkdir(parents=True, exist_ok=True)
     settings.lock.write_text(json.dumps(locked | {name: sha256}, indent=2) + "\n", encoding="utf-8")
     console.print(f"{target}: sha256 {sha256}", soft_wrap=True)
+
+
+def _by_hand(facts: DatasetFacts, target: Path) -> str:
+    """Say where a data set without a direct address is, and where it is to lie."""
+    where = f"get it from {facts.page}" if facts.page else "neither is a page that has it; take your copy"
+    if facts.role == "weights":
+        return f"{facts.name}: no direct address is known; {where}; {facts.arrange}; expected as {target}"
+    return (
+        f"{facts.name}: no direct address is known; {where} and put it at {target} "
+        f"or unpacked at {target.with_name(facts.name)}/; laid out as: {facts.arrange}"
+    )
 
 
 def read_lock(path: Path) -> dict[str, str]:
@@ -125,7 +145,9 @@ def verify_command(config: Config = DEFAULT, root: Root = None) -> None:
 
     settings = _settings(config, root)
     locked = read_lock(settings.lock)
-    table, differs = Table("name", "state", "file"), False
+    table, differs = Table(), False
+    for column in ("name", "state", "file"):
+        table.add_column(column, no_wrap=True)
     for facts in settings.datasets:
         path = settings.root / facts.file
         algorithm = "md5" if facts.sha256 is None and facts.md5 is not None else "sha256"

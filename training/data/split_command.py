@@ -126,12 +126,13 @@ def draw_published(settings: SplitSettings) -> None:
 def _opened(settings: SplitSettings) -> list[Photographs]:
     """Open the data sets, all the missing ones named."""
     from training.data.cache import load_photographs
-    from training.data.sources import SOURCES, Archive, get_source
+    from training.data.sources import SOURCES, Archive, added_sources, get_source
     from training.errors import DataError
 
     sources = [get_source(name, for_training=True) for name in settings.sets]
     opened = []
-    for source in sources or [source for source in SOURCES.values() if source.role != "external"]:
+    known = (SOURCES | added_sources()).values()
+    for source in sources or [source for source in known if source.role != "external"]:
         try:
             Archive.find(settings.data.root, source.name)
         except DataError as error:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from training.config import StageConfig, TrainConfig
 from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
-from training.data.sources import SOURCES
+from training.data.sources import get_source
 from training.engine import checkpoint
 from training.engine.curves import TRACE_COLUMNS, draw_curves
 from training.engine.device import autocast, choose_device, random_state, set_random_state
@@ -539,7 +539,7 @@ def _quiet_worker(_: int) -> None:
 
 
 def _describe(sampler: SourceSampler) -> dict[str, Any]:
-    licence = "own" if sampler.name == SYNTHETIC else SOURCES[sampler.name].licence
+    licence = "own" if sampler.name == SYNTHETIC else get_source(sampler.name, for_training=True).licence
     return {
         "name": sampler.name,
         "sha256": sampler.sha256,

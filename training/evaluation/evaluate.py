@@ -19,8 +19,8 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from training.data.dataset import EVALUATION_SETS, EvaluationSet
-from training.data.sources import SOURCES
+from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_splits
+from training.data.sources import SOURCES, added_sources
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
 from training.evaluation.threshold import Bar, Scored
@@ -243,7 +243,7 @@ class SetResult:
 
 def role_of(name: str, split: str) -> Role:
     """What a set may be used for: only validation sets may decide anything."""
-    source = SOURCES.get(name)
+    source = SOURCES.get(name) or added_sources().get(name)
     if source is None or source.role == "external":
         return "external"
     return "validation" if split == "val" else "test"
@@ -260,7 +260,9 @@ def parse_sets(names: Sequence[str]) -> list[tuple[str, str]]:
         return known
     wanted = []
     for name in names:
-        found = [pair for pair in known if name in {pair[0], "/".join(pair)}]
+        set_name = name.split("/")[0]
+        pairs = [(set_name, split) for split in evaluation_splits(set_name)]
+        found = [pair for pair in pairs if name in {pair[0], "/".join(pair)}]
         if not found:
             raise ValueError(f"unknown set {name!r}; there are {', '.join('/'.join(pair) for pair in known)}")
         wanted += found

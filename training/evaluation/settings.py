@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from training.config import LossConfig, ModelConfig, Strict
 from training.data.dataset import EVALUATION_SETS
-from training.data.sources import SOURCES
+from training.data.sources import SOURCES, added_sources
 from training.errors import ConfigError
 
 AnySettings = TypeVar("AnySettings", bound="Common")
@@ -154,7 +154,7 @@ class TrainRowsSettings(Strict):
     @field_validator("sources")
     @classmethod
     def _trainable(cls, rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        allowed = sorted(name for name, source in SOURCES.items() if source.role == "train")
+        allowed = sorted(name for name, source in (SOURCES | added_sources()).items() if source.role == "train")
         for label, shares in rows.items():
             for name in shares:
                 if name not in allowed:

@@ -15,7 +15,7 @@ import onnx
 
 from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, load_samplers
-from training.data.sources import SOURCES
+from training.data.sources import SOURCES, added_sources
 from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
 from training.evaluation.evaluate import (
     OnnxScorer,
@@ -233,7 +233,8 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
 def calibration_tiles(content: Mapping[str, Any], options: ExportOptions, step: Step) -> npt.NDArray[np.uint8]:
     """Tiles from the training part of every real source that the weights have seen, in equal shares, in mixed order."""
     trained = {row["name"] for row in content.get("data", [])}
-    names = [name for name, source in SOURCES.items() if source.role == "train" and (name in trained or not trained)]
+    known = SOURCES if trained <= {*SOURCES, SYNTHETIC} else SOURCES | added_sources()
+    names = [name for name, source in known.items() if source.role == "train" and (name in trained or not trained)]
     samplers = load_samplers(
         [name for name in names if name != SYNTHETIC],
         options.root,
