@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from training.config import LossConfig, ModelConfig, Strict
 from training.data.dataset import EVALUATION_SETS
-from training.data.sources import SOURCES
+from training.data.sources import SOURCES, added_sources
 from training.evaluation.settings import Common
 from training.models import MODELS
 
@@ -62,7 +62,8 @@ class Budget(Strict):
     minutes: float | None = Field(
         default=None,
         gt=0,
-        description="of training; turned into steps by a short measurement, which is written down: repeatable with it",
+        description="of training on a machine with nothing else to do; turned into steps by a short measurement, which "
+        "is written down: repeatable with it",
     )
 
     @model_validator(mode="after")
@@ -134,7 +135,8 @@ class StudySettings(Common):
     @field_validator("sources")
     @classmethod
     def _trainable(cls, mixtures: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        allowed = [*sorted(name for name, source in SOURCES.items() if source.role == "train"), SYNTHETIC]
+        known = SOURCES | added_sources()
+        allowed = [*sorted(name for name, source in known.items() if source.role == "train"), SYNTHETIC]
         for label, shares in mixtures.items():
             for name in shares:
                 if name not in allowed:
