@@ -9,15 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.training.conftest import write_picture
+from tests.training.conftest import REPOSITORY, write_picture
 from training.data import sources
 from training.data.cache import load_photographs
-from training.data.dataset import evaluation_splits, evaluation_tiles
+from training.data.dataset import evaluation_tiles
 from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source, read_mask
 from training.data.splits import make_split, write_split
 from training.errors import DataError
+from training.evaluation.evaluate import parse_sets, role_of
 
 pytestmark = pytest.mark.training
 GREY = np.full((64, 64, 3), 150, np.uint8)
@@ -223,6 +224,7 @@ def test_a_broken_picture_or_mask_is_named_when_the_set_is_decoded(
     source = get_source("bridge", for_training=True)
     with pytest.raises(DataError, match=rf"bridge: {name}: "):
         load_photographs(source, added.parent, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.fixture
@@ -258,7 +260,9 @@ def test_a_set_added_by_configuration_is_split_trained_and_evaluated_like_any_ot
     sampler = load_samplers(["bridge"], root, cache, tmp_path, synthetic_count=2, seed=1)["bridge"]
     labels = [sampler.sample(np.random.default_rng(seed), 96, rotate=True)[1] for seed in range(20)]
     assert set(labels) == {True, False}
-    assert evaluation_splits("bridge") == ("val", "test")
+    assert parse_sets(["bridge"]) == [("bridge", "val"), ("bridge", "test")]
+    assert parse_sets(["bridge/val"]) == [("bridge", "val")]
+    assert role_of("bridge", "val") == "validation"
     tiles = evaluation_tiles("bridge", "test", root, cache, tmp_path)
     assert set(tiles.kinds) == {"crack", "plain"}
     assert set(tiles.groups) < {f"{name}.jpg" for name in "abcdefghijkl"} | set("abcdefghijkl")
@@ -268,7 +272,8 @@ def test_an_external_set_added_by_configuration_is_never_trained_on(added: Path,
     write_facts(tmp_path, layout="same-stem", role="external")
     with pytest.raises(DataError, match="external test"):
         get_source("bridge", for_training=True)
-    assert evaluation_splits("bridge") == ("test",)
+    assert parse_sets(["bridge"]) == [("bridge", "test")]
+    assert role_of("bridge", "test") == "external"
     assert len(evaluation_tiles("bridge", "test", added.parent, tmp_path / "cache")) > 0
 
 
@@ -290,3 +295,15 @@ def test_added_sets_are_found_from_another_working_directory(tmp_path: Path, mon
     assert get_source("sdnet2018", for_training=True).side_px == 256
     with pytest.raises(DataError, match=r"'sdnet' is unknown; allowed: .*sdnet2018.*sources\.yaml adds more"):
         get_source("sdnet", for_training=True)
+
+
+def test_the_example_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "sources.yaml"
+    path.write_text(f"root: data\nlock: lock.json\ndatasets:\n{example}", encoding="utf-8")
+    source = configured_sources(path)["my-bridge"]
+    for folder in ("cracked", "sound"):
+        write_picture(tmp_path / f"my-bridge/{folder}/a.jpg", GREY)
+    assert [item.label for item in source.items(Archive.find(tmp_path, "my-bridge"))] == [True, False]
+    assert source.role == "external"

@@ -92,12 +92,16 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
         if source.masks
         else None
     )
-    for index, item in enumerate(items):
-        image = archive.picture(item.path)
-        images[index] = fit_square(image, side, cv2.INTER_AREA)
-        if masks is not None:
-            mask = read_mask(archive, source, item, *image.shape[:2])
-            masks[index] = fit_square(mask, side, cv2.INTER_NEAREST)
+    try:
+        for index, item in enumerate(items):
+            image = archive.picture(item.path)
+            images[index] = fit_square(image, side, cv2.INTER_AREA)
+            if masks is not None:
+                mask = read_mask(archive, source, item, *image.shape[:2])
+                masks[index] = fit_square(mask, side, cv2.INTER_NEAREST)
+    except DataError:
+        shutil.rmtree(partial)
+        raise
     images.flush()
     if masks is not None:
         masks.flush()
