@@ -21,6 +21,7 @@ from training.export.quantize import (
     Method,
     choose_range,
     correct_biases,
+    correct_logit,
     observe,
     preprocess,
     quantise,
@@ -262,3 +263,21 @@ def test_a_float_input_is_not_scored(exported: onnx.ModelProto) -> None:
     core, _ = split_scaling(exported)
     with pytest.raises(ValueError, match="uint8"):
         OnnxScorer(core)
+
+
+@pytest.mark.parametrize("shift", [-1.5, 0.8])
+def test_a_shift_that_is_left_in_the_logit_is_taken_out(quantised: Quantised8, shift: float) -> None:
+    core, scaling, _, _, model = quantised
+    shifted = onnx.ModelProto()
+    shifted.CopyFrom(model)
+    (bias,) = [
+        item
+        for item in shifted.graph.initializer
+        if list(item.dims) == [1] and item.data_type == 1 and "head" in item.name
+    ]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(shift), bias.name))
+    moved = OnnxScorer(shifted).logits(TILES) - OnnxScorer(model).logits(TILES)
+    assert np.allclose(moved, shift, atol=1e-4)
+    mended = correct_logit(shifted, core, scaling, TILES)
+    again = correct_logit(model, core, scaling, TILES)
+    assert np.allclose(OnnxScorer(mended).logits(TILES), OnnxScorer(again).logits(TILES), atol=1e-4)

@@ -42,6 +42,7 @@ from training.export.quantize import (
     Histogram,
     Method,
     correct_biases,
+    correct_logit,
     observe,
     preprocess,
     quantise,
@@ -307,6 +308,7 @@ def quantise_until_it_agrees(
         model = quantise(core, scaling, histograms, method=method, channels=channels, keep_float=keep)
         with step(f"bias correction ({method.name}, {len(keep)} layers in float)", _layers(model)) as advance:
             model = correct_biases(model, core, scaling, fit[:20], threads=options.threads, progress=advance)
+            model = correct_logit(model, core, scaling, fit, threads=options.threads)
         as_int8 = score_all(OnnxScorer(model, threads=options.threads), validation, step, "8 bit")
         choice = choose([*as_float, *as_int8], bars)
         agreements = [
@@ -314,7 +316,7 @@ def quantise_until_it_agrees(
             compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
             compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
         ]
-        how = f"ranges by {method.name} over {len(fit)} training tiles, biases corrected" + (
+        how = f"ranges by {method.name} over {len(fit)} training tiles, biases and logit corrected" + (
             f", {len(keep)} layers in float ({', '.join(keep)})" if keep else ""
         )
         log.info("%s: %s", how, agreements[-1])

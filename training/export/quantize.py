@@ -293,6 +293,53 @@ def correct_biases(
     return corrected
 
 
+def correct_logit(
+    quantised: onnx.ModelProto,
+    core: onnx.ModelProto,
+    scaling: Scaling,
+    tiles: npt.NDArray[np.uint8],
+    *,
+    threads: int = 1,
+) -> onnx.ModelProto:
+    """Takes the typical error that is left in the logit out of the head's bias.
+
+    Pooling by log-sum-exp follows the largest cells, whose error is not the mean error that `correct_biases` takes out;
+    adding a number to every cell adds it to the logit, whichever the pooling. The median is taken, so that the few
+    tiles that 8 bits judge quite differently do not move all others.
+
+    Args:
+        quantised: from `correct_biases`.
+        core: the float graph that it was made of.
+        scaling: the scaling of the input.
+        tiles: uint8 [N, H, W, 3], BGR.
+        threads: of ONNX Runtime.
+
+    Raises:
+        ExportError: the head is not one float convolution with a bias.
+    """
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(quantised)
+    initializers = {item.name: item for item in corrected.graph.initializer}
+    heads = [
+        initializers[node.input[2]]
+        for node in corrected.graph.node
+        if node.op_type == "Conv"
+        and len(node.input) == 3
+        and node.input[2] in initializers
+        and list(initializers[node.input[2]].dims) == [1]
+    ]
+    if len(heads) != 1:
+        raise ExportError(f"the head must be one float convolution with a bias, found {len(heads)}")
+    channels = corrected.graph.input[0].type.tensor_type.shape.dim[3].dim_value
+    wide = tiles if channels == 3 else np.concatenate([tiles, np.zeros_like(tiles[..., :1])], axis=3)
+    missing = _logits(core, _scaled(tiles, scaling), SCALED_NAME, threads) - _logits(
+        quantised, wide, INPUT_NAME, threads
+    )
+    bias = numpy_helper.to_array(heads[0]) + np.float32(np.median(missing))
+    heads[0].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), heads[0].name))
+    return corrected
+
+
 def _logits(
     model: onnx.ModelProto, inputs: npt.NDArray[np.generic], input_name: str, threads: int
 ) -> npt.NDArray[np.float64]:
