@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -45,6 +45,7 @@ class CardFacts:
         commands: to repeat it.
         measured: what a robustness sweep found, None without one.
         limit: at most so many tiles of each set were used; None means all.
+        origins: runs that the weights rest on, and what each was to them.
     """
 
     facts: Mapping[str, Any]
@@ -61,6 +62,7 @@ class CardFacts:
     commands: Sequence[str]
     limit: int | None = None
     measured: Measured | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(card: CardFacts) -> str:

@@ -86,14 +86,19 @@ def export_command(
 
 
 def _commands(checkpoint: Path) -> tuple[str, ...]:
-    """What the card names as the way to repeat the export."""
+    """What the card names as the way to repeat the export: the runs that it rests on, its own run, the export."""
     from training.engine.checkpoint import CheckpointError
     from training.evaluation.evaluate import open_checkpoint
+    from training.export.pipeline import origins
 
     try:
-        config = open_checkpoint(checkpoint)[0].get("config_path")
+        content = open_checkpoint(checkpoint)[0]
     except CheckpointError:
-        config = None
+        content = {}
+    config = content.get("config_path")
+    before = (
+        tuple(f"crack-training train {Path(config).parent / run}.yaml" for run in origins(content)) if config else ()
+    )
     typed = " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     first = (f"crack-training train {config}",) if config else ()
-    return ("crack-training split", *first, f"crack-training {typed}")
+    return ("crack-training split", *before, *first, f"crack-training {typed}")

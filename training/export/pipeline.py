@@ -231,6 +231,16 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     return manifest
 
 
+def origins(content: Mapping[str, Any]) -> dict[str, str]:
+    """Names the runs that a checkpoint rests on, and what each was to it: where it started, or its teacher."""
+    config = content.get("config") or {}
+    found = {
+        "started from": (config.get("model") or {}).get("init"),
+        "learnt from": (config.get("loss") or {}).get("teacher"),
+    }
+    return {Path(path).parent.name: what for what, path in found.items() if path}
+
+
 def calibration_tiles(content: Mapping[str, Any], options: ExportOptions, step: Step) -> npt.NDArray[np.uint8]:
     """Tiles from the training part of every real source that the weights have seen, in equal shares, in mixed order."""
     trained = {row["name"] for row in content.get("data", [])}
