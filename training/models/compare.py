@@ -141,10 +141,13 @@ def _cells(row: ModelRow) -> list[str]:
 def rich_table(rows: Sequence[ModelRow], reference: str) -> RichTable:
     """Return the table for the terminal."""
     table = RichTable(title="Architectures at 224 x 224, one logit")
-    for heading in _headings(reference):
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading == "model")
-    for row in rows:
-        table.add_row(*_cells(row))
+    cells = [_cells(row) for row in rows]
+    for heading, column in zip(_headings(reference), zip(*cells, strict=True), strict=True):
+        # no number and no word is cut; headings break between words, so that 80 columns are enough
+        width = max(len(text) for text in (*heading.split(), *column))
+        table.add_column(heading, justify="left" if heading == "model" else "right", width=width)
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
@@ -168,14 +171,22 @@ def write(rows: Sequence[ModelRow], reference: str, out: Path) -> Path:
 
 
 def _draw(rows: Sequence[ModelRow], reference: str, path: Path) -> None:
-    with figure(path, width_in=7, height_in=4) as drawn:
+    with figure(path, width_in=7, height_in=4.6) as drawn:
         axes = drawn.subplots()
         for label, colour, marker in (("fp32", COLOURS[0], "o"), ("int8", COLOURS[1], "s")):
             ratios = [(row, row.fp32_ratio if label == "fp32" else row.int8_ratio) for row in rows]
-            points = [(row.parameters / 1e6, ratio, row.name) for row, ratio in ratios if ratio is not None]
+            points = [(row.parameters / 1e6, ratio) for row, ratio in ratios if ratio is not None]
             axes.scatter([p[0] for p in points], [p[1] for p in points], color=colour, marker=marker, label=label)
-            if label == "fp32":
-                for x, y, name in points:
-                    axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.margins(x=0.08)
         axes.set(xscale="log", yscale="log", xlabel="parameters (million)", ylabel=f"time a tile / {reference} fp32")
-        axes.legend()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+        # names above the axes, where no other point or name is in their way; variants of one size share theirs
+        for parameters in sorted({row.parameters for row in rows}):
+            names = ", ".join(row.name for row in rows if row.parameters == parameters)
+            axes.axvline(parameters / 1e6, color=COLOURS[7], linewidth=0.6, zorder=0)
+            axes.text(
+                parameters / 1e6, 1.02, names, transform=axes.get_xaxis_transform(), rotation=40, ha="left", fontsize=8
+            )
+        if any(row.int8_ratio is not None for row in rows):
+            axes.legend(loc="center", bbox_to_anchor=(0.25, 0.75))

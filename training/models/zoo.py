@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
+from torchvision.models.vgg import cfgs, make_layers
 
 from training.models.base import CellClassifier, Pooling
 from training.models.scaling import fold_imagenet
@@ -84,15 +85,19 @@ def vgg16(
     size of its input. Here the linear head of the other models takes their place. Arguments and errors as for
     `mobilenetv2`; without batch norm the shift of the fold goes into the bias of the first convolution.
     """
-    network = torchvision_models.vgg16(weights=None)
+    # torchvision's builder would also draw the 124 million numbers of the layers that are not used
+    features = make_layers(cfgs["D"])
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
     if pretrained is not None:
         state = _imagenet_state(pretrained, torchvision_models.VGG16_Weights.IMAGENET1K_V1)
-        features = {key: value for key, value in state.items() if key.startswith("features.")}
-        weight, shift = fold_imagenet(features["features.0.weight"])
-        features["features.0.weight"] = weight
-        features["features.0.bias"] = features["features.0.bias"] + shift
-        network.features.load_state_dict({key.removeprefix("features."): value for key, value in features.items()})
-    return CellClassifier(network.features, 512, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+        theirs = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+        theirs["0.weight"], shift = fold_imagenet(theirs["0.weight"])
+        theirs["0.bias"] = theirs["0.bias"] + shift
+        features.load_state_dict(theirs)
+    return CellClassifier(features, 512, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
 BUILDERS: Final[dict[str, Callable[..., CellClassifier]]] = {
