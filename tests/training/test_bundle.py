@@ -350,3 +350,23 @@ def test_a_missing_checkpoint_is_one_line(command: typer.Typer, tmp_path: Path) 
         assert done.exit_code == 2
         assert "error:" in done.output
         assert "none.pt" in done.output
+
+
+def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
+    from training.evaluation.threshold import bars_for
+    from training.export.pipeline import deciding_bars
+
+    bars = bars_for("opnet")
+    alone = deciding_bars(bars, {"data": [{"name": "metu-ccic"}, {"name": "synthetic"}]})
+    assert {(bar.set, bar.kind) for bar in alone} == {("metu-ccic", "recall"), ("metu-ccic", "specificity")}
+    # cracks alone, or nothing known: then all decide
+    assert deciding_bars(bars, {"data": [{"name": "omu-quay"}]}) == bars
+    assert deciding_bars(bars, {}) == bars
+
+
+def test_a_card_names_the_runs_that_the_weights_rest_on() -> None:
+    from training.export.pipeline import origins
+
+    config = {"model": {"init": "runs/base/final.pt"}, "loss": {"teacher": "runs/large/best.pt"}}
+    assert origins({"config": config}) == {"base": "started from", "large": "learnt from"}
+    assert origins({}) == {}

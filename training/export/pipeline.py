@@ -147,11 +147,12 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     reference = score_all(TorchScorer(net), validation, step, "PyTorch")
     as_float = score_all(OnnxScorer(float_model, threads=options.threads), validation, step, "float")
     bars = bars_for(options.name)
+    deciding = deciding_bars(bars, content)
     # No way of rounding mends a float file that is wrong: refuse before the long part.
-    gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, bars).threshold_logit)])
+    gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
     calibration = calibration_tiles(content, options, step)
     quantised, as_int8, choice, agreements = quantise_until_it_agrees(
-        float_model, calibration, reference, as_float, validation, bars, options, step
+        float_model, calibration, reference, as_float, validation, deciding, options, step
     )
     speed = _speed(float_model, quantised.model, step)
     calibrated = calibrate(as_int8)
@@ -229,6 +230,18 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     )
     update_index(options.out.resolve().parent, default=options.name if options.default else None)
     return manifest
+
+
+def deciding_bars(bars: Sequence[Bar], content: Mapping[str, Any]) -> tuple[Bar, ...]:
+    """The bars that choose the threshold: those of the sets that the weights were trained on.
+
+    What a net has never been shown anything of cannot say where its threshold lies; all its figures are on the card all
+    the same. Without a set that has cracks and one without, or where nothing is known of the training, all bars decide.
+    """
+    trained = {row["name"] for row in content.get("data", [])}
+    found = tuple(bar for bar in bars if bar.set in trained)
+    sides = {bar.kind in {"recall", "crack"} for bar in found}
+    return found if sides == {True, False} else tuple(bars)
 
 
 def origins(content: Mapping[str, Any]) -> dict[str, str]:
