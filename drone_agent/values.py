@@ -136,7 +136,8 @@ class TileScore:
 
     `logit` is the calibrated log-odds, `p_crack` its logistic; both None when the picture was not good enough,
     then `reason` says why (`blur`, `dark`, `bright`, `flat`, `gsd`, `model`). `cells` (rows x columns, float32) are the
-    shares of the logit by place in the tile (with mean pooling their mean is the uncalibrated logit), None where the model gives none.
+    shares of the logit by place in the tile (with mean pooling their mean is the uncalibrated logit), None where the
+    model gives none.
     `peak_x_px`, `peak_y_px` is the place of the strongest share, in pixels of the frame.
     """
 
