@@ -170,6 +170,7 @@ def put_to_test(
     scored: Scored,
     threshold_logit: float,
     *,
+    where_name: str = "",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Tested | None:
@@ -180,6 +181,7 @@ def put_to_test(
         tiles: the set; the same tiles in the same order as `scored`.
         scored: logits of the model.
         threshold_logit: a tile is called a crack from here on.
+        where_name: what the set is called in results, for example with its part; empty takes its name.
         resamples: of the bootstrap by photograph.
         seed: of the bootstrap.
 
@@ -207,7 +209,7 @@ def put_to_test(
         else Estimate(float("nan"), float("nan"), float("nan"))
     )
     return Tested(
-        set=tiles.name,
+        set=where_name or tiles.name,
         name=hypothesis.name,
         statement=hypothesis.statement,
         of=hypothesis.of,
@@ -239,7 +241,7 @@ def draw_effects(tested: Sequence[Tested], path: Path) -> None:
         axes.axvline(0.5, color="black", lw=0.8)
         axes.set_yticks(range(len(rows)), [f"{item.statement} ({item.set})" for item in reversed(rows)])
         axes.set_xlim(0, 1)
-        axes.set_xlabel("chance that a wrong tile has more of it than a right one (0.5: no effect)")
+        axes.set_xlabel("chance that a wrong tile has more of it")
 
 
 def _json(value: Any) -> Any:

@@ -67,7 +67,13 @@ def hypotheses_command(
             scored = score(subject.scorer, tiles, advance)
         for hypothesis in HYPOTHESES:
             found = put_to_test(
-                hypothesis, tiles, scored, subject.threshold_logit, resamples=settings.resamples, seed=settings.seed
+                hypothesis,
+                tiles,
+                scored,
+                subject.threshold_logit,
+                where_name=f"{name}/{split}",
+                resamples=settings.resamples,
+                seed=settings.seed,
             )
             if found is not None:
                 tested.append((f"{name}/{split} ({role_of(name, split)})", found))

@@ -123,4 +123,4 @@ def draw_bars(manifests: Sequence[Manifest], path: Path) -> None:
         axes.set_yticks(range(len(keys)), [f"{set_} {kind}" for set_, kind in reversed(keys)])
         axes.set_xlabel("share judged rightly, with 95 % interval by tile")
         axes.set_xlim(-0.02, 1.02)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=max(1, len(results)))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=max(1, len(results)))
