@@ -26,7 +26,10 @@ class ModelConfig(Strict):
 
     name: str = Field(description="a name of training.models.MODELS")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
-    init: Path | None = Field(default=None, description="checkpoint of the same network to start from")
+    init: Path | None = Field(
+        default=None,
+        description="checkpoint of the same network to start from; blocks and pooling may have been added since",
+    )
 
 
 class DataConfig(Strict):

@@ -28,10 +28,10 @@ TONE_CURVE: Final = 0.30
 """Logarithm of the largest exponent of the tone curve."""
 WHITE_BALANCE: Final = 0.10
 SATURATION: Final = (0.0, 1.8)
-FOCUS_SIGMA_PX: Final = (0.3, 1.3)
+FOCUS_SIGMA_PX: Final = (0.3, 2.0)
 FOCUS_SHARE: Final = 0.6
 """Share of the blurred tiles that are out of focus; the rest moved."""
-MOTION_PX: Final = (3, 5, 7)
+MOTION_PX: Final = (3, 5, 7, 9)
 RESOLUTION: Final = (0.5, 0.9)
 """Share of the tile's side that it was taken with."""
 SHARPENING: Final = (0.3, 1.0)
@@ -198,7 +198,7 @@ def mix_colours(tile: Image, rng: Generator) -> Image:
     else:
         saturation = float(rng.uniform(*SATURATION))
         matrix = np.full((3, 3), (1 - saturation) / 3, np.float32) + np.eye(3, dtype=np.float32) * saturation
-        if dice < 0.35:
+        if dice < 0.25:
             matrix = matrix[rng.permutation(3)]
         if dice > 0.8:
             matrix = matrix * rng.uniform(0.6, 1.3, (3, 1)).astype(np.float32)
@@ -396,5 +396,5 @@ ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
 )
 """What the field preset does before the light varies, each with its chance."""
 
-IN_THE_CAMERA: Final[tuple[tuple[float, _Change], ...]] = ((0.30, blur), (0.10, resample), (0.08, overdo_sharpness))
+IN_THE_CAMERA: Final[tuple[tuple[float, _Change], ...]] = ((0.36, blur), (0.12, resample), (0.08, overdo_sharpness))
 """What it does after."""

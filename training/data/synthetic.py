@@ -1,4 +1,4 @@
-"""What do walls look like of which no photograph may be trained on? Bricks, planks, slabs, cables; and cracks on them.
+"""What do walls look like of which no photograph may be trained on? Bricks, rubble, planks, slabs; and cracks on them.
 
 The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the
 pictures are sound, half have one to three cracks, on the same kinds of background: what tells them apart is the crack
@@ -24,6 +24,8 @@ SIDE_PX: Final = 256
 TRANSPLANTED: Final = 0.6
 """Share of the cracked pictures whose crack is transplanted, not drawn."""
 MIN_CRACK_PX: Final = 80
+MIN_DARKENING: Final = 9.0
+"""Grey levels by which a transplanted crack must darken its new wall, on average over its mask, to be seen at all."""
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
 
@@ -98,9 +100,11 @@ def draw(
     """
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     canvas = texture.astype(np.float32)
-    pattern = rng.choice(["bare", "brick", "grid", "planks", "slab"], p=[0.25, 0.35, 0.12, 0.18, 0.10])
+    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.22, 0.36, 0.12, 0.10, 0.12, 0.08])
     if pattern == "brick":
         canvas = _brick(canvas, mask, rng)
+    elif pattern == "rubble":
+        canvas = _rubble(canvas, mask, rng)
     elif pattern != "bare":
         canvas = _joints(canvas, mask, rng, str(pattern))
     if rng.random() < 0.3:
@@ -120,9 +124,15 @@ def draw(
 def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
     if cracks and rng.random() < TRANSPLANTED:
         for _ in range(20):  # where little of a crack falls into the picture another is laid on top
-            canvas = _transplant(canvas, mask, cracks[int(rng.integers(len(cracks)))], rng)
+            marked = mask.copy()
+            cracked = _transplant(canvas, marked, cracks[int(rng.integers(len(cracks)))], rng)
+            fresh = (marked == CRACK) & (mask != CRACK)
+            if not fresh.any() or float((canvas - cracked).mean(axis=2)[fresh].mean()) < MIN_DARKENING:
+                continue
+            canvas, mask[:] = cracked, marked
             if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
-                break
+                return canvas
+    if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
         return canvas
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
         canvas = _crack(canvas, mask, rng)
@@ -134,12 +144,9 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
     height = int(rng.integers(14, 90))
     width = int(height * rng.uniform(1.8, 3.6))
     mortar = max(1, int(height * rng.uniform(0.04, 0.25)))
-    colour = np.array(
-        [[60, 80, 150], [90, 120, 180], [150, 155, 160], [70, 75, 85], [120, 150, 175], [190, 195, 200]], np.float32
-    )[rng.integers(6)] * rng.uniform(0.6, 1.25)
+    colour = np.array(BRICKS_BGR, np.float32)[rng.integers(len(BRICKS_BGR))] * rng.uniform(0.6, 1.25)
     mortar_colour = np.full(3, rng.uniform(40, 225), np.float32) * rng.uniform(0.92, 1.08, 3).astype(np.float32)
-    relief = canvas.mean(axis=2, keepdims=True)
-    relief = (relief / max(float(relief.mean()), 1.0)) ** rng.uniform(0.8, 2.5)
+    relief = _relief(canvas, rng)
     big = SIDE_PX + 2 * height
     tint = np.broadcast_to(mortar_colour, (big, big, 3)).copy()
     joint = np.full((big, big), JOINT, np.uint8)
@@ -164,16 +171,96 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
     turned = cv2.warpAffine(joint, turn, size, flags=cv2.INTER_NEAREST, borderMode=border)
     inner = slice(height, height + SIDE_PX)
     tint = _wobble(tint, rng, float(rng.uniform(0, 1.5)))
+    if rng.random() < 0.6:  # chipped edges
+        tint = _wobble(tint, rng, float(rng.uniform(0.3, 1.6)), knots=int(big / rng.uniform(4, 12)))
     mask[:] = turned[inner, inner]
-    return np.asarray(tint[inner, inner] * relief, np.float32)
+    return _weathered(np.asarray(tint[inner, inner], np.float32), mask, relief, rng)
 
 
-def _wobble(image: Float, rng: Generator, strength_px: float) -> Float:
-    """Bend straight lines a little, as hand-laid brick does."""
+def _rubble(canvas: Float, mask: Image, rng: Generator) -> Float:
+    """Lay stones of any shape: the cells of scattered points, with mortar where two points are about as near."""
+    spacing = float(rng.uniform(28, 110))
+    flat = float(rng.uniform(1.0, 2.2))
+    mortar = spacing * float(rng.uniform(0.05, 0.3))
+    count = int(SIDE_PX / spacing) + 4
+    columns, rows = np.meshgrid(np.arange(count) - 1.5, np.arange(int(count * flat) + 1) - 1.5)
+    points = np.stack([columns * spacing, rows * spacing / flat], axis=-1).reshape(-1, 2)
+    points += rng.normal(0, spacing * rng.uniform(0.1, 0.3), points.shape) / np.array([1.0, flat])
+    seeds = np.full((SIDE_PX, SIDE_PX, 2), 1e9, np.float32)  # distance to the nearest point and the next
+    owner = np.zeros((SIDE_PX, SIDE_PX), np.int32)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX].astype(np.float32)
+    for number, (left, top) in enumerate(points):
+        distance = np.hypot(x - np.float32(left), (y - np.float32(top)) * np.float32(flat))
+        nearer = distance < seeds[:, :, 0]
+        seeds[:, :, 1] = np.where(nearer, seeds[:, :, 0], np.minimum(seeds[:, :, 1], distance))
+        seeds[:, :, 0] = np.where(nearer, distance, seeds[:, :, 0])
+        owner[nearer] = number
+    base = np.array(BRICKS_BGR, np.float32)[rng.integers(len(BRICKS_BGR))] * rng.uniform(0.6, 1.2)
+    spread = rng.uniform(0.03, 0.25)
+    shades = (
+        base
+        * (1 + spread * rng.standard_normal((len(points), 1)))
+        * (1 + 0.3 * spread * rng.standard_normal((len(points), 3)))
+    )
+    tint = shades.astype(np.float32)[owner]
+    joint = seeds[:, :, 1] - seeds[:, :, 0] < mortar
+    tint[joint] = np.float32(rng.uniform(40, 215))
+    if rng.random() < 0.6:  # stones bulge: darker towards the joint
+        rim = np.clip((seeds[:, :, 1] - seeds[:, :, 0] - mortar) / (spacing * rng.uniform(0.05, 0.3)), 0, 1)
+        tint *= np.where(joint, 1.0, rng.uniform(0.5, 0.95) + (1 - rng.uniform(0.5, 0.95)) * rim)[:, :, None]
+    mask[joint] = JOINT
+    tint = _wobble(np.asarray(tint, np.float32), rng, float(rng.uniform(0.2, 1.5)), knots=40)
+    return _weathered(tint, mask, _relief(canvas, rng), rng)
+
+
+def _relief(canvas: Float, rng: Generator) -> Float:
+    """Turn a texture into a gain around 1, flatter or rougher than it was."""
+    relief = canvas.mean(axis=2, keepdims=True)
+    return np.asarray((relief / max(float(relief.mean()), 1.0)) ** rng.uniform(0.8, 2.5), np.float32)
+
+
+def _weathered(tint: Float, joint: Image, relief: Float, rng: Generator) -> Float:
+    """Give masonry its texture, specks and holes, mortar that fell out here and there, and softer edges."""
+    if rng.random() < 0.5:
+        grain = cv2.resize(rng.standard_normal((SIDE_PX // 2, SIDE_PX // 2)).astype(np.float32), (SIDE_PX, SIDE_PX))[
+            :, :, None
+        ]
+        tint = np.asarray(tint * (1 + rng.uniform(0.02, 0.12) * grain), np.float32)
+    if rng.random() < 0.35:  # burnt specks and holes
+        specks = np.zeros((SIDE_PX, SIDE_PX), np.float32)
+        for _ in range(int(rng.integers(5, 120))):
+            spot = [int(v) for v in rng.integers(0, SIDE_PX, 2)]
+            axes = [int(v) for v in rng.integers(1, 4, 2)]
+            cv2.ellipse(specks, spot, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA)
+        tint = np.asarray(tint * (1 - rng.uniform(0.2, 0.7) * specks[:, :, None]), np.float32)
+    if rng.random() < 0.4:  # gaps in the mortar: dark, in patches
+        cells = int(rng.integers(6, 30))
+        cloud = cv2.resize(
+            rng.standard_normal((cells, cells)).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC
+        )
+        gap = np.clip((cloud - rng.uniform(0.0, 1.2)) * 3, 0, 1) * (joint == JOINT)
+        gap = cv2.GaussianBlur(np.asarray(gap, np.float32), (0, 0), 0.8)
+        tint = np.asarray(tint * (1 - rng.uniform(0.3, 0.8) * gap[:, :, None]), np.float32)
+    if rng.random() < 0.6:
+        tint = np.asarray(cv2.GaussianBlur(tint, (0, 0), float(rng.uniform(0.4, 1.3))), np.float32)
+    return np.asarray(tint * relief, np.float32)
+
+
+BRICKS_BGR: Final = (
+    (60, 80, 150), (90, 120, 180), (150, 155, 160), (70, 75, 85), (120, 150, 175), (190, 195, 200),
+    (70, 90, 120), (45, 55, 95), (135, 160, 195), (105, 125, 135), (215, 215, 210),
+)  # fmt: skip
+"""Reds, yellows, browns, greys and white paint."""
+
+
+def _wobble(image: Float, rng: Generator, strength_px: float, knots: int = 14) -> Float:
+    """Bend straight lines a little, as hand-laid brick does; with many knots edges become rough."""
     side = image.shape[0]
     grid_x, grid_y = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
     shift = [
-        cv2.resize(rng.normal(0, strength_px, (14, 14)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(
+            rng.normal(0, strength_px, (knots, knots)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+        )
         for _ in range(2)
     ]
     return np.asarray(
@@ -243,13 +330,16 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
     width_px = float(np.exp(rng.uniform(np.log(0.7), np.log(7.0))))
     angle = float(rng.uniform(0, 2 * np.pi))
+    length_px = float(rng.uniform(50, 330))
     start = (
-        np.array([SIDE_PX / 2, SIDE_PX / 2]) + rng.uniform(-70, 70, 2) - 150 * np.array([np.cos(angle), np.sin(angle)])
+        np.array([SIDE_PX / 2, SIDE_PX / 2])
+        + rng.uniform(-70, 70, 2)
+        - 0.5 * length_px * np.array([np.cos(angle), np.sin(angle)])
     )
     depth = float(rng.uniform(0.25, 0.85)) if width_px > 1.5 else float(rng.uniform(0.3, 0.75))
     shift = 3  # sub-pixel drawing: coordinates in eighths
     big = np.zeros((SIDE_PX, SIDE_PX), np.float32)
-    paths = [(start, angle, float(rng.uniform(120, 330)), width_px)]
+    paths = [(start, angle, length_px, width_px)]
     roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
     while paths:
         point, heading, length, width = paths.pop()

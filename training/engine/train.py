@@ -128,7 +128,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = create(config.model.name, **config.model.options)
         if config.model.init is not None:
-            model.load_state_dict(checkpoint.load_model(config.model.init).state_dict())
+            model.start_from(checkpoint.load_model(config.model.init).state_dict())
         # the new head is drawn before anything moves to a GPU: the same weights everywhere
         self.auxiliary = nn.Conv2d(model.channels, 1, kernel_size=1).to(self.device)
         self.model: CellClassifier = model.to(self.device).to(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from training.models.scaling import scale
 
 Pooling = Literal["mean", "lse"]
+
+
+class AddedBlock(nn.Module):
+    """A block that starts as the identity: a checkpoint from before it was added may lack it."""
 
 
 class CellClassifier(nn.Module):
@@ -44,6 +49,17 @@ class CellClassifier(nn.Module):
         self.head = nn.Conv2d(channels, 1, kernel_size=1)
         self.pooling: Pooling = pooling
         self.lse_sharpness = lse_sharpness
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a network of the same kind, which may lack this one's added blocks.
+
+        Raises:
+            RuntimeError: other weights are missing, unknown or of another shape.
+        """
+        added = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, AddedBlock))
+        mine = self.state_dict()
+        kept = {key: value for key, value in mine.items() if key not in state and key.startswith(added)}
+        self.load_state_dict({**kept, **state})
 
     def features(self, tiles: Tensor) -> Tensor:
         """Map tiles [N, 3, H, W] (BGR, 0..255, uint8 or float) to the last feature map [N, C, h, w]."""

@@ -1,17 +1,57 @@
-"""What is OPNet? Four plain convolution blocks and one linear logit, 389,633 parameters, as published."""
+"""What is OPNet? Four plain convolution blocks and one linear logit, 389,633 parameters, as published.
+
+The variant `opnet-lse` pools by log-sum-exp, and may look around: a cell of the published network sees 46 px, too few to
+tell a crack from a joint, the mortar of a brick wall or an edge.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
 
-from training.models.base import CellClassifier, Pooling
+from torch import Tensor, nn
+
+from training.models.base import AddedBlock, CellClassifier, Pooling
 
 WIDTHS = (32, 64, 128, 256)
 DROPOUT = 0.5
 
 
+class Context(AddedBlock):
+    """Adds to each cell what its surroundings say: a dilated depthwise 3x3 convolution and a 1x1 convolution.
+
+    The last batch norm starts at zero, so the block starts as the identity and a trained network can be widened by it.
+
+    Args:
+        channels: of the features.
+        dilation: distance of the cells that are looked at.
+    """
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        last = nn.BatchNorm2d(channels)
+        nn.init.zeros_(last.weight)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            last,
+        )
+        self.end = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [N, C, h, w], 0 or more, to features of the same shape, 0 or more."""
+        widened: Tensor = self.end(features + self.layers(features))
+        return widened
+
+
 def opnet(
-    *, pooling: Pooling = "mean", lse_sharpness: float = 1.0, dropout: float = DROPOUT, width: float = 1.0
+    *,
+    pooling: Pooling = "mean",
+    lse_sharpness: float = 1.0,
+    dropout: float = DROPOUT,
+    width: float = 1.0,
+    context: Sequence[int] = (),
 ) -> CellClassifier:
     """Build OPNet: 4 x (3x3 convolution with bias, batch norm, ReLU, 2x2 max pooling), average, dropout, linear.
 
@@ -20,12 +60,16 @@ def opnet(
         lse_sharpness: see `CellClassifier`.
         dropout: 0.5 as published.
         width: multiplies the channels of all blocks; 1 as published.
+        context: dilations of `Context` blocks behind the convolutions; none as published. (2, 4) let a cell see 238 px
+            instead of 46 for 138 k parameters and 4 % more multiplications.
 
     Raises:
-        ValueError: `width` is not above 0.
+        ValueError: `width` is not above 0, or a dilation is below 1.
     """
     if width <= 0:
         raise ValueError(f"opnet: width must be above 0, found {width}")
+    if any(dilation < 1 for dilation in context):
+        raise ValueError(f"opnet: context must hold dilations of 1 or more, found {list(context)}")
     layers: list[nn.Module] = []
     channels = 3
     for published in WIDTHS:
@@ -37,6 +81,7 @@ def opnet(
             nn.MaxPool2d(2),
         ]
         channels = wanted
+    layers += [Context(channels, dilation) for dilation in context]
     return CellClassifier(
         nn.Sequential(*layers), channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness
     )
