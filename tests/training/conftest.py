@@ -57,6 +57,11 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, side in (("walls-external", 448), ("brickwork-external", 227)):
         for label in ("Positive", "Negative"):
             write_picture(root / f"{name}/{label}/{label.lower()}.jpg", texture(rng, side))
+    frame, mask = texture(rng, 1920)[:1080], np.zeros((1080, 1920, 3), np.uint8)
+    cv2.line(mask, (0, 500), (1919, 560), (0, 0, 255), 3)
+    frame[mask.any(axis=2)] //= 3
+    write_picture(root / "nha12d/images/slab.jpg", frame)
+    write_picture(root / "nha12d/masks/slab.png", mask)
     return root
 
 

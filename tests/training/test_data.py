@@ -241,6 +241,18 @@ def test_uav75_evaluates_cracks_joints_and_plain_concrete(data_root: Path, split
     assert len(set(tiles.groups)) == 2
 
 
+def test_a_full_frame_is_laid_out_with_tiles_and_not_with_its_mirrored_border(
+    data_root: Path, splits: Path, cache: Path
+) -> None:
+    tiles = evaluation_tiles("nha12d", "test", data_root, cache, splits)
+    assert tiles.origins is not None
+    assert {(at.left, at.side) for at in tiles.origins} == {(212 * column, 224) for column in range(9)}
+    assert {at.top for at in tiles.origins} == {0, 214, 428, 642, 856}
+    cracked = {(at.top, at.left) for at, label in zip(tiles.origins, tiles.labels, strict=True) if label}
+    assert {left for _, left in cracked} == {212 * column for column in range(9)}
+    assert {top for top, _ in cracked} == {428}
+
+
 def test_unknown_evaluation_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metu-ccic"):
         evaluation_tiles("mars", "val", tmp_path)

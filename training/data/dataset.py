@@ -25,6 +25,8 @@ TILE_PX: Final = 224
 SPLITS_FOLDER: Final = Path("config/training/splits")
 UAV75_CROPS_PX: Final = (160, 227, 320)
 EVERYDAY_CROP_SHARE: Final = 0.5
+NHA12D_FRAME: Final = (1080, 1920)
+"""Rows and columns of its frames; in the cache they are squares, mirrored below."""
 
 EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
     "metu-ccic": ("val", "test"),
@@ -34,6 +36,7 @@ EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
     "not-concrete": ("val", "test"),
     "walls-external": ("test",),
     "brickwork-external": ("test",),
+    "nha12d": ("test",),
 }
 """Which splits each set has. External sets have a test alone, and training never sees them."""
 
@@ -116,6 +119,7 @@ def evaluation_tiles(
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
     labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked)
     and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
+    NHA12D: each whole frame laid out with tiles of 224 px, as the agent lays it out, labelled by the same rule.
     A set added by configuration: whole pictures where they have a label, else crops as of UAV75.
 
     Args:
@@ -181,11 +185,15 @@ def _quay(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     return [_Cut(np.asarray(photographs.images[index]), "crack", group, _all_of(photographs, index))]
 
 
-def _grid(side: int, crop: int) -> list[tuple[int, int]]:
-    """Return the corners (top, left) of crops that cover a square photograph evenly."""
+def _grid(frame: tuple[int, int], crop: int) -> list[tuple[int, int]]:
+    """Return the corners (top, left) of crops that cover a photograph (rows, columns) evenly."""
+    tops, lefts = (_starts(side, crop) for side in frame)
+    return [(top, left) for top in tops for left in lefts]
+
+
+def _starts(side: int, crop: int) -> list[int]:
     count = -(-side // crop)
-    starts = [round(step * (side - crop) / max(1, count - 1)) for step in range(count)]
-    return [(top, left) for top in starts for left in starts]
+    return [round(step * (side - crop) / max(1, count - 1)) for step in range(count)]
 
 
 def _uav75(photographs: Photographs, index: int, group: str) -> list[_Cut]:
@@ -200,12 +208,18 @@ def _by_annotation(photographs: Photographs, index: int, group: str) -> list[_Cu
     return [cut for crop in sizes for cut in _masked_crops(photographs, index, group, crop)]
 
 
-def _masked_crops(photographs: Photographs, index: int, group: str, crop: int) -> list[_Cut]:
+def _frame(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    return _masked_crops(photographs, index, group, TILE_PX, NHA12D_FRAME)
+
+
+def _masked_crops(
+    photographs: Photographs, index: int, group: str, crop: int, frame: tuple[int, int] | None = None
+) -> list[_Cut]:
     image, masks = photographs.images[index], photographs.masks
     if masks is None:
         raise DataError(f"{photographs.name}: has no masks to label crops by")
     cuts = []
-    for top, left in _grid(image.shape[0], crop):
+    for top, left in _grid(frame or (image.shape[0], image.shape[1]), crop):
         area = (slice(top, top + crop), slice(left, left + crop))
         mask = np.asarray(masks[index][area])
         kind = kind_of(mask)
@@ -222,7 +236,7 @@ def _drone_tiles(photographs: Photographs, index: int, group: str) -> list[_Cut]
 def _everyday(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     image = np.asarray(photographs.images[index])
     crop = int(image.shape[0] * EVERYDAY_CROP_SHARE)
-    origins = [Origin(index, top, left, crop) for top, left in _grid(image.shape[0], crop)]
+    origins = [Origin(index, top, left, crop) for top, left in _grid((image.shape[0], image.shape[1]), crop)]
     return [
         _Cut(image[at.top : at.top + at.side, at.left : at.left + at.side], "negative", group, at)
         for at in (_all_of(photographs, index), *origins)
@@ -234,4 +248,5 @@ _CUTTERS: Final[dict[str, Callable[[Photographs, int, str], list[_Cut]]]] = {
     "omu-quay": _quay,
     "uavcrack": _drone_tiles,
     "not-concrete": _everyday,
+    "nha12d": _frame,
 }
