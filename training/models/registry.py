@@ -14,6 +14,7 @@ from training.models.zoo import BUILDERS
 MODELS: Final[dict[str, Callable[..., CellClassifier]]] = {
     "opnet": opnet,
     "opnet-lse": partial(opnet, pooling="lse"),
+    "opnet-context": partial(opnet, pooling="lse", context=(2, 4)),  # what the bundle opnet-lse is made of
     "efficientnet-lite0": efficientnet_lite0,
     **BUILDERS,
 }
