@@ -352,6 +352,16 @@ def test_a_missing_checkpoint_is_one_line(command: typer.Typer, tmp_path: Path) 
         assert "none.pt" in done.output
 
 
+def test_the_architecture_is_named_with_what_it_departs_in() -> None:
+    from training.export.pipeline import architecture
+    from training.models import create
+
+    assert architecture("opnet", create("opnet")) == "OPNet"
+    assert architecture("mobilenetv2", create("mobilenetv2", pooling="lse")) == "MobileNetV2, log-sum-exp pooling"
+    wide = create("opnet-lse", context=[2, 4])
+    assert architecture("opnet-lse", wide) == "OPNet, log-sum-exp pooling, 2 blocks that look around"
+
+
 def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
     from training.evaluation.threshold import bars_for
     from training.export.pipeline import deciding_bars

@@ -48,12 +48,14 @@ from training.export.quantize import (
     quantise,
     sensitivities,
 )
-from training.models import parameter_count
+from training.models import CellClassifier, parameter_count
+from training.models.base import AddedBlock
 from training.progress import Step
 
 ARCHITECTURES: Final = {
     "opnet": "OPNet",
-    "opnet-lse": "OPNet, log-sum-exp pooling",
+    "opnet-lse": "OPNet",
+    "opnet-context": "OPNet",
     "mobilenetv2": "MobileNetV2",
     "efficientnet-b0": "EfficientNet-B0",
     "efficientnet-lite0": "EfficientNet-Lite0",
@@ -162,7 +164,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     facts: dict[str, Any] = {
         "name": options.name,
         "version": options.version,
-        "architecture": ARCHITECTURES.get(content["model"], content["model"]),
+        "architecture": architecture(content["model"], net),
         "parameters": parameter_count(net),
         "licence": options.licence,
         "input": {"tile_px": 224},
@@ -230,6 +232,17 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     )
     update_index(options.out.resolve().parent, default=options.name if options.default else None)
     return manifest
+
+
+def architecture(name: str, net: CellClassifier) -> str:
+    """What the network is, in words: its kind, and in what it departs from it."""
+    added = sum(isinstance(module, AddedBlock) for module in net.modules())
+    parts = [
+        ARCHITECTURES.get(name, name),
+        *(["log-sum-exp pooling"] if net.pooling == "lse" else []),
+        *([f"{added} blocks that look around"] if added else []),
+    ]
+    return ", ".join(parts)
 
 
 def deciding_bars(bars: Sequence[Bar], content: Mapping[str, Any]) -> tuple[Bar, ...]:

@@ -1,7 +1,7 @@
 """What is OPNet? Four plain convolution blocks and one linear logit, 389,633 parameters, as published.
 
-The variant `opnet-lse` pools by log-sum-exp, and may look around: a cell of the published network sees 46 px, too few to
-tell a crack from a joint, the mortar of a brick wall or an edge.
+The variant `opnet-lse` pools by log-sum-exp, and may look around: a cell of the published network sees 46 px, too few
+to tell a crack from a joint, the mortar of a brick wall or an edge.
 """
 
 from __future__ import annotations
