@@ -3,12 +3,17 @@
 `repeat_relay`: the autopilot ends the pulse by itself, so nothing on this computer can leave the valve open. The other
 methods go through the dead-man process with its own connection. In either case an order counts as executed only when
 RELAY_STATUS or SERVO_OUTPUT_RAW shows it: the autopilot acknowledges much that has no effect.
+
+A report may be older than it looks. OFF is proved only by one that comes behind the answer to a TIMESYNC request, and
+that request was sent behind the OFF: the autopilot handles what it gets, and sends what it says, in order. An
+acknowledgement would not do, because it does not say which of several OFFs it belongs to.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -52,6 +57,9 @@ class CommandLink(Protocol):
 
     def send_command(self, command: int, params: tuple[float, ...]) -> None:
         """Sends COMMAND_LONG without waiting; callable from any thread, the link's own included. Raises LinkLost."""
+
+    def ask_time(self, token: int) -> None:
+        """Sends a TIMESYNC request that the autopilot answers with `token` in ts1; from any thread. Raises LinkLost."""
 
     def subscribe(self, message_type: str, callback: Callable[[int, Any], None]) -> Callable[[], None]:
         """Calls back (time of reception in ns, message) on the link's thread; returns what ends it."""
@@ -165,10 +173,15 @@ class MavlinkSprayer:
         self._cancel: str | None = None
         self._busy = False
         self._off_wanted_ns: int | None = None
+        self._off_handled_ns: int | None = None
+        self._off_tokens: deque[int] = deque(maxlen=_OFF_ATTEMPTS)
         self._done: list[SprayResult] = []
         self._fault: str | None = None
         self._closed = False
-        self._unsubscribe = link.subscribe(self._evidence.message_type, self._evidence.hear)
+        self._unsubscribe = (
+            link.subscribe(self._evidence.message_type, self._evidence.hear),
+            link.subscribe("TIMESYNC", self._hear_time),
+        )
         link.request_rate(self._evidence.message_type, settings.evidence_rate_hz)
         self.off("start")
         self._thread = threading.Thread(target=self._run, name="mavlink-sprayer", daemon=True)
@@ -210,6 +223,8 @@ class MavlinkSprayer:
         with self._wake:
             self._cancel = reason
             self._off_wanted_ns = self._clock.now_mono_ns()
+            self._off_handled_ns = None
+            self._off_tokens.clear()
             self._wake.notify_all()
         if self._guard is not None:
             self._guard.off(reason)
@@ -240,7 +255,8 @@ class MavlinkSprayer:
         if self._guard is not None:
             self._guard.close()
         self._send_off()
-        self._unsubscribe()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
 
     def _run(self) -> None:
         attempts = 0
@@ -263,17 +279,17 @@ class MavlinkSprayer:
 
     def _repeat_off(self, attempts: int) -> int:
         """OFF once more if it was wanted and is not proved yet."""
-        wanted_ns = self._off_wanted_ns
-        if wanted_ns is None:
-            return 0
-        latest = self._evidence.latest()
-        if latest is not None and latest[0] > wanted_ns and not latest[1]:
-            self._off_wanted_ns = None
-            return 0
-        if attempts >= _OFF_ATTEMPTS and (latest is None or latest[0] <= wanted_ns):
-            # nothing is heard: the agent sends OFF again when the link recovers
-            self._off_wanted_ns = None
-            return 0
+        with self._wake:
+            wanted_ns = self._off_wanted_ns
+            if wanted_ns is None:
+                return 0
+            latest = self._evidence.latest()
+            seen_open = latest is not None and latest[0] > wanted_ns and latest[1]
+            # at the end without a proof, nothing is heard or nothing answers: the agent sends OFF again when the link
+            # recovers
+            if self._open_since_off() is False or (attempts >= _OFF_ATTEMPTS and not seen_open):
+                self._off_wanted_ns = None
+                return 0
         if attempts >= _OFF_ATTEMPTS and self._fault is None:
             self._fault = "stuck open: the autopilot reports the output as open although OFF was sent"
             log.error("%s", self._fault)
@@ -282,11 +298,27 @@ class MavlinkSprayer:
 
     def _send_off(self) -> None:
         command, params = switch_command(self._spec, is_open=False)
+        token = self._clock.now_mono_ns()
+        with self._wake:
+            self._off_tokens.append(token)
         try:
             self._link.send_command(command, params)
+            self._link.ask_time(token)
         except LinkLost as error:
             # repeated by the thread, and by the agent when the link recovers
             log.warning("OFF could not be sent: %s", error)
+
+    def _hear_time(self, t_mono_ns: int, message: Any) -> None:
+        """Takes a TIMESYNC: an answer to us says that the autopilot has handled what was sent before, OFF included."""
+        with self._wake:
+            # tc1 is 0 in requests, which the autopilot sends as well
+            if message.tc1 and message.ts1 in self._off_tokens and self._off_handled_ns is None:
+                self._off_handled_ns = t_mono_ns
+
+    def _open_since_off(self) -> bool | None:
+        """Whether the output is open, by a report made after OFF was handled; None without such a report."""
+        latest, handled_ns = self._evidence.latest(), self._off_handled_ns
+        return latest[1] if latest is not None and handled_ns is not None and latest[0] > handled_ns else None
 
     def _timed_by_autopilot(self, order: SprayOrder) -> SprayResult:
         why = self._wait_for(order)
@@ -305,9 +337,9 @@ class MavlinkSprayer:
             answer, said = None, str(error)
         if answer is not None and answer not in {_ACCEPTED, _IN_PROGRESS}:
             self.off(f"the autopilot answered {answer}")
-            self._await(lambda: self._heard_after(sent_ns) or None, self._settings.evidence_timeout_ms)
-            unopened = self._evidence.edge_after(sent_ns, is_open=True) is None and self._heard_after(sent_ns)
-            if unopened:
+            self._await(lambda: self._open_since_off() is not None or None, self._settings.evidence_timeout_ms)
+            # a report from before the autopilot met the order would say nothing about it
+            if self._open_since_off() is False and self._evidence.edge_after(sent_ns, is_open=True) is None:
                 return SprayResult(
                     order.order_id,
                     executed=False,
@@ -368,10 +400,6 @@ class MavlinkSprayer:
                 return None
             self._evidence.wait(min(_POLL_S, left_ns / 1e9))
         return int(found)
-
-    def _heard_after(self, t_ns: int) -> bool:
-        latest = self._evidence.latest()
-        return latest is not None and latest[0] > t_ns
 
     def _wait_for(self, order: SprayOrder) -> str | None:
         """Waits for the opening; says why there shall be none."""

@@ -192,6 +192,15 @@ class MavlinkLink:
         padded = (*params, *(0.0,) * (7 - len(params)))
         self._send(self._mav.command_long_encode(self._system, AUTOPILOT_COMPONENT, command, 0, *padded))
 
+    def ask_time(self, token: int) -> None:
+        """Sends a TIMESYNC request without waiting; the answer has `token` in ts1 (int64). Raises LinkLost.
+
+        The answer comes in order: the autopilot has handled what was sent before, and what it says later is newer.
+        https://mavlink.io/en/services/timesync.html
+        """
+        self.check()
+        self._send(self._mav.timesync_encode(0, token))
+
     def command(self, command: int, params: tuple[float, ...], timeout_s: float) -> int:
         """Sends COMMAND_LONG and waits for its acknowledgement, which is no evidence that anything moved.
 

@@ -3,7 +3,7 @@
 Observed: only HEARTBEAT without a request; intervals are per link and forgotten at a restart; DO_SET_SERVO is not
     clamped and fails on a motor output; DO_SET_RELAY on an unconfigured relay fails; DO_SPRAYER is always accepted;
     outputs hold their value when a link is lost and survive a disarm; a link that has never sent anything gets nothing;
-    DO_REPEAT_RELAY toggles in steps of 20 ms.
+    DO_REPEAT_RELAY toggles in steps of 20 ms; TIMESYNC is answered in its turn.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class FakeAutopilot:
         self.motor_outputs = frozenset({1, 2, 3, 4})
         self.sprayer_enabled = False
         self.silent = False  # keeps the connection, says nothing
+        self.holding = False  # what is sent to it waits in the line, in its order
+        self.line: list[tuple[Client, Any]] = []
         self.ack = True
+        self.answers_time = True
         self.answer: dict[int, int] = {}  # command -> result, without any effect
         self.mode = "LOITER"
         self.armed = False
@@ -147,6 +150,8 @@ class FakeAutopilot:
             self._clients.append(Client(sock, mav))
         for client in [client for client in self._clients if client.sock in ready]:
             self._read(client)
+        while self.line and not self.holding:
+            self._hear(*self.line.pop(0))
         now_s = time.monotonic()
         self._step(now_s)
         if self.silent:
@@ -178,18 +183,23 @@ class FakeAutopilot:
             self._clients.remove(client)
             return
         client.spoke = True
-        for message in client.mav.parse_buffer(data) or []:
-            kind = message.get_type()
-            if kind == "HEARTBEAT":
-                self.heartbeats.append(
-                    (message.get_srcSystem(), message.get_srcComponent(), message.type, message.autopilot)
-                )
-            elif kind == "COMMAND_LONG":
-                self._command(client, message)
-            elif kind == "STATUSTEXT":
-                self.texts.append((time.monotonic(), message.text))
-            elif kind == "COMMAND_ACK":
-                self.acks.append(message)
+        self.line += [(client, message) for message in client.mav.parse_buffer(data) or []]
+
+    def _hear(self, client: Client, message: Any) -> None:
+        kind = message.get_type()
+        if kind == "HEARTBEAT":
+            self.heartbeats.append(
+                (message.get_srcSystem(), message.get_srcComponent(), message.type, message.autopilot)
+            )
+        elif kind == "COMMAND_LONG":
+            self._command(client, message)
+        elif kind == "STATUSTEXT":
+            self.texts.append((time.monotonic(), message.text))
+        elif kind == "COMMAND_ACK":
+            self.acks.append(message)
+        elif kind == "TIMESYNC" and message.tc1 == 0 and self.answers_time and not self.silent:
+            now_ns = round((time.monotonic() - self._boot_s) * 1e9)
+            self._send(client, client.mav.timesync_encode(now_ns, message.ts1))
 
     def _command(self, client: Client, message: Any) -> None:
         params = tuple(getattr(message, f"param{n}") for n in range(1, 8))

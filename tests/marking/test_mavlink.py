@@ -46,6 +46,21 @@ class Rig:
             wait_for(lambda: made._evidence.latest() is not None)
         return made
 
+    def waiting(self, kind: str) -> list[Any]:
+        """Messages that are on their way to an autopilot that is `holding`."""
+        return [message for _, message in list(self.autopilot.line) if message.get_type() == kind]
+
+    def offs_waiting(self) -> int:
+        return sum(message.command == dialect.MAV_CMD_DO_SET_RELAY for message in self.waiting("COMMAND_LONG"))
+
+    def off_goes_on(self, sprayer: MavlinkSprayer) -> None:
+        """Waits until a closed output is reported from now on, and OFF is sent three times more all the same."""
+        now_ns = CLOCK.now_mono_ns()
+        wait_for(lambda: sprayer._evidence.latest()[0] > now_ns)  # type: ignore[index] # heard before
+        sent = self.offs_waiting()
+        wait_for(lambda: self.offs_waiting() >= sent + 3, 10)
+        assert sprayer._evidence.latest()[1] is False  # type: ignore[index]
+
     def close(self) -> None:
         for sprayer in self.sprayers:
             sprayer.close()
@@ -143,6 +158,17 @@ def test_a_refused_command_is_a_refused_order(rig: Rig) -> None:
     assert "answered 4" in result.detail
 
 
+def test_a_refused_order_stays_charged_when_no_report_is_known_to_be_newer(rig: Rig) -> None:
+    sprayer = rig.sprayer()
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+    rig.autopilot.answers_time = False
+    rig.autopilot.answer[dialect.MAV_CMD_DO_REPEAT_RELAY] = dialect.MAV_RESULT_FAILED
+    sprayer.spray(order())
+    result = result_of(sprayer)
+    assert not result.executed
+    assert result.evidence == "none"
+
+
 def test_an_unconfigured_relay_never_gets_an_order(rig: Rig) -> None:
     sprayer = rig.sprayer(MavlinkSprayerSettings(relay=7), known=False)
     sprayer.spray(order())
@@ -212,6 +238,51 @@ def test_off_is_repeated_until_the_evidence_shows_it(rig: Rig) -> None:
     rig.autopilot.stuck_relays = 0
     wait_for(lambda: not rig.autopilot.relay_is_on(0))
     wait_for(lambda: sprayer._off_wanted_ns is None)
+
+
+def test_a_closed_output_reported_before_the_autopilot_met_off_proves_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drone_agent.marking.mavlink._OFF_ATTEMPTS", 1000)
+    sprayer = rig.sprayer()
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+    rig.autopilot.holding = True
+    sprayer.off("mode change")
+    rig.off_goes_on(sprayer)
+    rig.autopilot.relays_on = 0b1
+    rig.autopilot.holding = False
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+    assert not rig.autopilot.relay_is_on(0)
+
+
+def test_an_answer_to_an_earlier_off_or_to_somebody_else_proves_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drone_agent.marking.mavlink._OFF_ATTEMPTS", 1000)
+    sprayer = rig.sprayer()
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+    rig.autopilot.holding = True
+    sprayer.off("mode change")
+    wait_for(lambda: rig.waiting("TIMESYNC"))
+    earlier = rig.waiting("TIMESYNC")[0].ts1
+    sprayer.off("disarm")
+    wait_for(lambda: rig.waiting("TIMESYNC")[-1].ts1 > earlier)
+    mav = dialect.MAVLink(None)
+    rig.autopilot.send(mav.timesync_encode(1, earlier))
+    rig.autopilot.send(mav.timesync_encode(1, CLOCK.now_mono_ns()))
+    # a request of the autopilot's own that happens to carry the number
+    rig.autopilot.send(mav.timesync_encode(0, rig.waiting("TIMESYNC")[-1].ts1))
+    rig.off_goes_on(sprayer)
+    rig.autopilot.holding = False
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+
+
+def test_off_that_nothing_proves_is_sent_eleven_times_and_is_no_fault(rig: Rig) -> None:
+    rig.autopilot.answers_time = False
+    sprayer = rig.sprayer()
+    wait_for(lambda: sprayer._off_wanted_ns is None)
+    wait_for(lambda: rig.autopilot.count(dialect.MAV_CMD_DO_SET_RELAY) == 11)
+    assert sprayer.fault is None
 
 
 def test_off_is_sent_at_the_start_and_at_the_end(rig: Rig) -> None:
