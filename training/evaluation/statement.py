@@ -144,8 +144,8 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
     if decided:
         text.append(
             f"{_and(decided)} chose the moment of training, the threshold and the calibration, so their figures are "
-            "somewhat too good and support nothing below. Test sets decided nothing; external sets were never trained "
-            "on."
+            "somewhat too good and support nothing below. Test sets chose none of these; external sets were never "
+            "trained on."
         )
     judged = [item for item in found if item.role != "validation"]
     text += [_sentence(item) for item in judged if item.kind == "recall"]

@@ -85,7 +85,8 @@ def _data(config: JournalConfig, manifests: Sequence[Manifest]) -> Section:
     table = Table(
         ["trained on", "training photographs", "SHA-256 (first 16)", "licence"],
         [[name, *values] for name, values in sorted(seen.items())],
-        "Walls and brickwork are external: they were never trained on, and decided nothing.",
+        "Walls, brickwork and NHA12D are external: never trained on, and no weights, threshold or calibration were "
+        "chosen by them. What earlier versions reached on them was known when these recipes were written.",
     )
     return _joined(_section("Data", [table]), config.pages.data)
 

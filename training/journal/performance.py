@@ -77,7 +77,7 @@ def bars_table(manifests: Sequence[Manifest]) -> Table:
         rows,
         "Per cent of the int8 file at its own threshold, 95 % Clopper-Pearson interval by tile, and what was wanted; "
         "* does not reach it. Validation sets chose threshold and moment of training, so their figures are somewhat "
-        "too good; test and external sets decided nothing.",
+        "too good; test and external sets chose neither weights nor threshold.",
     )
 
 
