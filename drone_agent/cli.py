@@ -173,15 +173,19 @@ def export(
     geojson: Annotated[bool, typer.Option("--geojson", help="GeoJSON (RFC 7946).")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV table.")] = False,
     kml: Annotated[bool, typer.Option("--kml", help="KML for Google Earth and others.")] = False,
+    coco: Annotated[
+        bool, typer.Option("--coco", help="COCO folder: evidence pictures with boxes, to review and then train on.")
+    ] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the files; default: the flight's folder.")] = None,
 ) -> None:
-    """Export the finds of a flight for other programs."""
+    """Export the finds of a flight for other programs, and as training data."""
+    from drone_agent.postflight.coco import export_coco
     from drone_agent.postflight.export import export_csv, export_geojson, export_kml
     from drone_agent.postflight.flights import open_flight
 
-    chosen = [(geojson, export_geojson), (csv, export_csv), (kml, export_kml)]
+    chosen = [(geojson, export_geojson), (csv, export_csv), (kml, export_kml), (coco, export_coco)]
     if not any(wanted for wanted, _ in chosen):
-        raise InputError("nothing to export: say at least one of --geojson, --csv, --kml")
+        raise InputError("nothing to export: say at least one of --geojson, --csv, --kml, --coco")
     opened = open_flight(flight)
     for wanted, write in chosen:
         if wanted:

@@ -187,7 +187,23 @@ def test_report_and_exports_are_written_from_the_flight(run: Run, flight: ShortF
 def test_export_without_a_format_says_what_there_is(run: Run, tmp_path: Path) -> None:
     code, _, err = run("export", tmp_path)
     assert code == 2
-    assert "--geojson, --csv, --kml" in err
+    assert "--geojson, --csv, --kml, --coco" in err
+
+
+def test_coco_is_written_beside_the_flight_or_where_it_is_wanted(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    run(*flight.arguments(tmp_path))
+    folder = tmp_path / "flight-0001-replay"
+    code, out, err = run("export", folder, "--coco")
+    assert code == 0, err
+    written = folder / "flight-0001-replay-coco"
+    assert out.split() == [str(written)]
+    assert verify_manifest(folder) == []
+    code, out, err = run("export", folder, "--coco", "--to", tmp_path / "sets")
+    assert code == 0, err
+    wanted = tmp_path / "sets/flight-0001-replay-coco"
+    assert (wanted / "instances.json").read_bytes() == (written / "instances.json").read_bytes()
+    images = json.loads((wanted / "instances.json").read_text())["images"]
+    assert len(images) == len(list((folder / "images").iterdir())) > 0
 
 
 def test_score_writes_one_row_a_tile(run: Run, tmp_path: Path) -> None:
