@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,12 +12,13 @@ import pytest
 import torch
 
 from tests.training.conftest import texture
+from training.data import cache as cached
 from training.data.augment import Appearance, View, cut, cut_mask
-from training.data.cache import fit_square, load_photographs
+from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
 from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source
-from training.data.synthetic import draw, lift
+from training.data.synthetic import Drawn, draw, lift
 from training.data.tiles import kind_of, label_of
 from training.errors import DataError
 
@@ -55,6 +59,30 @@ def test_zip_and_folder_give_the_same_photographs(data_root: Path, tmp_path: Pat
 def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"uav75\.zip"):
         Archive.find(tmp_path, "uav75")
+
+
+def test_of_two_processes_that_draw_the_same_pictures_the_first_one_done_is_kept(
+    data_root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    textures, donors = (load_photographs(SOURCES[name], data_root, cache) for name in ("metu-ccic", "uav75"))
+    given = ([(textures, list(range(len(textures.items))))], [(donors, [0])], tmp_path, 2, 1)
+    faster: list[Photographs] = []
+
+    def draw_black(*arguments: Any, **options: Any) -> Drawn:
+        drawn = draw(*arguments, **options)
+        if not faster:
+            with monkeypatch.context() as other:
+                other.setattr(cached, "draw", draw)
+                other.setattr(os, "getpid", lambda: 1)
+                faster.append(draw_synthetic(*given))
+        return replace(drawn, image=np.zeros_like(drawn.image))
+
+    monkeypatch.setattr(cached, "draw", draw_black)
+    slower = draw_synthetic(*given)
+    assert len(faster) == 1
+    assert faster[0].images.any()
+    assert np.array_equal(slower.images, faster[0].images)
+    assert [path.name for path in tmp_path.iterdir()] == [f"synthetic-{slower.sha256[:12]}"]
 
 
 def test_small_photographs_are_mirrored_and_large_ones_shrunk() -> None:

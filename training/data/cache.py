@@ -107,12 +107,17 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
         masks.flush()
     content = {"sha256": sha256, "paths": [item.path for item in items]}
     (partial / "index.json").write_text(json.dumps(content), encoding="utf-8")
+    _put_in_place(partial, folder)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Give a finished folder its name, or drop it if another process was faster."""
     try:
         partial.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
-        shutil.rmtree(partial)  # another process was faster
+        shutil.rmtree(partial)
 
 
 def draw_synthetic(
@@ -150,7 +155,7 @@ def draw_synthetic(
             images[index], masks[index] = drawn.image, drawn.mask
         images.flush()
         masks.flush()
-        partial.rename(folder)
+        _put_in_place(partial, folder)
     items = [Item(f"{index:05d}", None, f"{index:05d}", part="train") for index in range(count)]
     return Photographs(
         "synthetic",
