@@ -38,6 +38,9 @@ def settled(name: str, tiles: Tiles, **options: Any) -> CellClassifier:
     torch.manual_seed(1)
     net = create(name, **options)
     with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)  # an added block would start as the identity
         net.head.weight.mul_(30)
         net.train()
         for _ in range(4):
@@ -80,7 +83,14 @@ def test_float_file_gives_the_logits_of_the_net(opnet: CellClassifier, exported:
     np.testing.assert_allclose(OnnxScorer(exported).logits(TILES), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options"), [("opnet-lse", {"lse_sharpness": 4.0}), ("mobilenetv2", {})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("opnet-lse", {"lse_sharpness": 4.0}),
+        ("opnet-lse", {"lse_sharpness": 4.0, "context": (2, 4)}),
+        ("mobilenetv2", {}),
+    ],
+)
 def test_other_nets_agree_too(name: str, options: dict[str, Any]) -> None:
     net = settled(name, TILES[:6], **options)
     np.testing.assert_allclose(
@@ -183,6 +193,17 @@ def test_8_bit_logits_are_near_the_float_ones_and_bias_correction_brings_them_ne
     after = np.abs(OnnxScorer(corrected).logits(TILES) - expected).mean()
     assert after < 0.25 * expected.std()
     assert after < before
+
+
+def test_context_is_quantised_too_and_keeps_the_logits() -> None:
+    net = settled("opnet-lse", TILES, lse_sharpness=4.0, context=(2, 4))
+    core, scaling = split_scaling(to_onnx(net))
+    core = preprocess(core)
+    model = quantise(core, scaling, observe(core, scaling, TILES), method=METHODS[0], channels=4)
+    weights = [item for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    assert sum(len(item.dims) == 4 for item in weights) == 4 + 2 * 2
+    expected = TorchScorer(net).logits(TILES)
+    assert np.abs(OnnxScorer(model).logits(TILES) - expected).mean() < 0.1 * expected.std()
 
 
 def test_the_bytes_are_the_quantised_input(quantised: Quantised8) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.models import MODELS, create, parameter_count
+from training.models.opnet import Context
 from training.models.scaling import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, fold_imagenet, scale
 
 pytestmark = pytest.mark.training
@@ -27,6 +28,59 @@ def tiles(count: int = 2, px: int = 64) -> torch.Tensor:
 )
 def test_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
     assert parameter_count(create(name)) == parameters
+
+
+def test_context_costs_138_thousand_parameters() -> None:
+    assert parameter_count(create("opnet-lse", context=(2, 4))) == 527_361
+    assert parameter_count(create("opnet-lse", context=())) == 389_633
+
+
+def test_context_starts_as_the_identity_and_can_learn_to_look_around() -> None:
+    torch.manual_seed(1)
+    block = Context(8, 2)
+    features = torch.rand(2, 8, 9, 9)
+    assert torch.equal(block(features), features)
+    for module in block.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    moved = features.clone()
+    moved[:, :, 4, 4] += 1
+    changed = (block.eval()(moved) - block(features)).abs().amax(dim=(0, 1)) > 0
+    assert {tuple(place) for place in changed.nonzero().tolist()} == {(y, x) for y in (2, 4, 6) for x in (2, 4, 6)}
+
+
+def test_a_trained_net_is_widened_without_a_change_of_its_logits() -> None:
+    torch.manual_seed(1)
+    trained = create("opnet-lse", lse_sharpness=4.0)
+    trained.train()(tiles())  # the batch norms have seen something
+    wide = create("opnet-lse", lse_sharpness=4.0, context=(2, 4))
+    wide.start_from(trained.state_dict())
+    with torch.inference_mode():
+        expected, found = trained.eval()(tiles()), wide.eval()(tiles())
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    again = create("opnet-lse", lse_sharpness=4.0, context=(2, 4))
+    again.start_from(wide.state_dict())
+    assert all(torch.equal(value, wide.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_only_added_blocks_may_be_missing() -> None:
+    plain, wide = create("opnet-lse"), create("opnet-lse", context=(2,))
+    state = plain.state_dict()
+    with pytest.raises(RuntimeError, match=r"Missing.*head\.bias"):
+        wide.start_from({key: value for key, value in state.items() if key != "head.bias"})
+    with pytest.raises(RuntimeError, match=r"Unexpected.*colour"):
+        wide.start_from({**state, "colour": torch.zeros(1)})
+    with pytest.raises(RuntimeError, match=r"Unexpected.*backbone\.16"):
+        plain.start_from(wide.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        wide.start_from(create("opnet-lse", width=0.5).state_dict())
+
+
+@pytest.mark.parametrize("dilations", [(0,), (2, -1)])
+def test_dilations_below_1_are_refused(dilations: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="dilations of 1 or more"):
+        create("opnet-lse", context=dilations)
 
 
 @pytest.mark.parametrize("name", ["opnet", "mobilenetv2"])
