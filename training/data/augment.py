@@ -191,15 +191,13 @@ def add_noise(tile: Image, noise: NDArray[np.float32], deviation: float) -> Imag
 
 
 def mix_colours(tile: Image, rng: Generator) -> Image:
-    """Mix the channels: paler or stronger colour, a cast, exchanged channels, grey."""
+    """Mix the channels: paler or stronger colour, a cast, grey. Not exchanged: concrete is never blue, brick often red."""
     dice = rng.random()
     if dice < 0.15:
         matrix = np.full((3, 3), 1 / 3, np.float32)
     else:
         saturation = float(rng.uniform(*SATURATION))
         matrix = np.full((3, 3), (1 - saturation) / 3, np.float32) + np.eye(3, dtype=np.float32) * saturation
-        if dice < 0.25:
-            matrix = matrix[rng.permutation(3)]
         if dice > 0.8:
             matrix = matrix * rng.uniform(0.6, 1.3, (3, 1)).astype(np.float32)
     return np.asarray(cv2.transform(tile, matrix), np.uint8)
@@ -392,7 +390,7 @@ ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
     (0.08, draw_cable),
     (0.05, draw_hair),
     (0.12, cast_shadow),
-    (0.45, mix_colours),
+    (0.30, mix_colours),
 )
 """What the field preset does before the light varies, each with its chance."""
 

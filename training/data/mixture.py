@@ -57,13 +57,13 @@ RECIPES: Final[dict[str, Recipe]] = {
     # beyond 1 the photograph is mirrored at its border: METU's cracks are much wider than those a drone sees. Not far
     # beyond: mirrored cracks meet in a V
     "metu-ccic": Recipe({"crack": 0.5, "plain": 0.5}, (0.75, 1.45), whole=True),
-    # up to the whole photograph in one tile: cracks of a pixel, as on walls taken from afar
-    "uav75": Recipe({"crack": 0.48, "joint": 0.34, "plain": 0.18}, (0.55, 2.2)),
+    # not up to the whole photograph in one tile: with cracks of a pixel nets learn to fear every line
+    "uav75": Recipe({"crack": 0.48, "joint": 0.34, "plain": 0.18}, (0.62, 1.6)),
     "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.4)),
     # few plain ones: these photographs hold cracks that nobody marked
     "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5)),
     "not-concrete": Recipe({"plain": 1.0}, (0.3, 1.0), whole=True),
-    SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.5, 1.3)),
+    SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.6, 1.2)),
 }
 
 
