@@ -191,7 +191,7 @@ def add_noise(tile: Image, noise: NDArray[np.float32], deviation: float) -> Imag
 
 
 def mix_colours(tile: Image, rng: Generator) -> Image:
-    """Mix the channels: paler or stronger colour, a cast, grey. Not exchanged: concrete is never blue, brick often red."""
+    """Mix the channels: paler or stronger colour, a cast, grey. Never exchanged: that brick is red is worth knowing."""
     dice = rng.random()
     if dice < 0.15:
         matrix = np.full((3, 3), 1 / 3, np.float32)
