@@ -374,9 +374,34 @@ def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
     assert deciding_bars(bars, {}) == bars
 
 
-def test_a_card_names_the_runs_that_the_weights_rest_on() -> None:
-    from training.export.pipeline import origins
+def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.export.origins import Origin, origins
+    from training.models import create
 
-    config = {"model": {"init": "runs/base/final.pt"}, "loss": {"teacher": "runs/large/best.pt"}}
-    assert origins({"config": config}) == {"base": "started from", "large": "learnt from"}
-    assert origins({}) == {}
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *, init: str | None = None, teacher: str | None = None) -> dict[str, Any]:
+        content = {
+            "model": "opnet",
+            "options": {},
+            "state_dict": create("opnet").state_dict(),
+            "config": {"model": {"init": init}, "loss": {"teacher": teacher}},
+            "config_path": f"config/training/{name}.yaml",
+            "commit": f"commit of {name}",
+            "hours": 0.5,
+        }
+        Path("runs", name).mkdir(parents=True)
+        checkpoints.save(Path("runs", name, "final.pt"), content)
+        return content
+
+    run("base")
+    run("large", init="runs/base/final.pt")
+    found = origins(run("small", init="runs/gone/final.pt", teacher="runs/large/final.pt"))
+    assert found == [
+        Origin("gone", "started from", "config/training/gone.yaml", None, None),
+        Origin("base", "started from", "config/training/base.yaml", "commit of base", 0.5),
+        Origin("large", "learnt from", "config/training/large.yaml", "commit of large", 0.5),
+    ]
+    assert origins({}) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,6 +12,7 @@ from training.evaluation.calibration import Bin, Calibration
 from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table
 from training.evaluation.threshold import Bar, Choice, Scored, rates_at
 from training.export.measured import Measured
+from training.export.origins import Origin
 from training.export.parity import MAX_RECALL_DIFFERENCE, MIN_AGREEMENT, Agreement
 
 _CURVE_STEPS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
@@ -62,7 +63,7 @@ class CardFacts:
     commands: Sequence[str]
     limit: int | None = None
     measured: Measured | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Sequence[Origin] = ()
 
 
 def render(card: CardFacts) -> str:

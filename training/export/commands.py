@@ -89,7 +89,7 @@ def _commands(checkpoint: Path) -> tuple[str, ...]:
     """What the card names as the way to repeat the export: the runs that it rests on, its own run, the export."""
     from training.engine.checkpoint import CheckpointError
     from training.evaluation.evaluate import open_checkpoint
-    from training.export.pipeline import origins
+    from training.export.origins import origins
 
     try:
         content = open_checkpoint(checkpoint)[0]
@@ -97,7 +97,12 @@ def _commands(checkpoint: Path) -> tuple[str, ...]:
         content = {}
     config = content.get("config_path")
     before = (
-        tuple(f"crack-training train {Path(config).parent / run}.yaml" for run in origins(content)) if config else ()
+        tuple(
+            f"crack-training train {origin.config}" + (f"  # at commit {origin.commit[:7]}" if origin.commit else "")
+            for origin in origins(content)
+        )
+        if config
+        else ()
     )
     typed = " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     first = (f"crack-training train {config}",) if config else ()

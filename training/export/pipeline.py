@@ -34,6 +34,7 @@ from training.export.bundle import Manifest, update_index, write_bundle
 from training.export.card import CardFacts, Speed, render, threshold_rule
 from training.export.measured import read_robustness
 from training.export.onnx import Scaling, split_scaling, to_onnx
+from training.export.origins import origins
 from training.export.parity import Agreement, ParityError, compare, gate
 from training.export.quantize import (
     FLOAT_SCHEME,
@@ -217,6 +218,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             quantisation=quantised.how,
             speed=speed,
             commands=options.commands,
+            origins=origins(content),
             limit=options.limit,
             measured=measured,
         )
@@ -255,16 +257,6 @@ def deciding_bars(bars: Sequence[Bar], content: Mapping[str, Any]) -> tuple[Bar,
     found = tuple(bar for bar in bars if bar.set in trained)
     sides = {bar.kind in {"recall", "crack"} for bar in found}
     return found if sides == {True, False} else tuple(bars)
-
-
-def origins(content: Mapping[str, Any]) -> dict[str, str]:
-    """Names the runs that a checkpoint rests on, and what each was to it: where it started, or its teacher."""
-    config = content.get("config") or {}
-    found = {
-        "started from": (config.get("model") or {}).get("init"),
-        "learnt from": (config.get("loss") or {}).get("teacher"),
-    }
-    return {Path(path).parent.name: what for what, path in found.items() if path}
 
 
 def calibration_tiles(content: Mapping[str, Any], options: ExportOptions, step: Step) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,47 @@
+"""Which runs does a checkpoint rest on? Where it started, and who taught it, all the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.engine.checkpoint import CheckpointError
+from training.evaluation.evaluate import open_checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A run that a checkpoint rests on: what it was to it, its configuration, the commit that it ran at, its hours."""
+
+    run: str
+    what: str
+    config: str
+    commit: str | None
+    hours: float | None
+
+
+def origins(content: Mapping[str, Any]) -> list[Origin]:
+    """The runs that a checkpoint rests on, and those that they rest on, the oldest first.
+
+    Runs whose checkpoint is no longer there are named as their successor names them.
+    """
+    config = content.get("config") or {}
+    found: dict[str, Origin] = {}
+    for what, given in (
+        ("started from", (config.get("model") or {}).get("init")),
+        ("learnt from", (config.get("loss") or {}).get("teacher")),
+    ):
+        if not given:
+            continue
+        path = Path(given)
+        try:
+            theirs = open_checkpoint(path)[0]
+        except CheckpointError:
+            theirs = {}
+        for older in origins(theirs):
+            found.setdefault(older.run, older)
+        own = str(theirs.get("config_path") or Path("config/training") / f"{path.parent.name}.yaml")
+        found[path.parent.name] = Origin(path.parent.name, what, own, theirs.get("commit"), theirs.get("hours"))
+    return list(found.values())
