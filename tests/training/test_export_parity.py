@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the [training] extra")
 
-from training.evaluation.threshold import Scored
+from training.evaluation.threshold import Bar, Scored
 from training.export.parity import ParityError, compare, gate
 
 
@@ -59,3 +59,13 @@ def test_recall_may_not_change_even_if_few_verdicts_do() -> None:
 def test_different_tiles_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same tiles"):
         compare(scored(BASE), scored(BASE[:10]), ("torch", "int8"), 0.0)
+
+
+def test_another_rounding_is_sought_for_rates_with_a_bar_alone_and_not_for_one_tile() -> None:
+    from training.export.pipeline import _worst_difference
+
+    bars = [Bar("a", "recall", 0.9), Bar("b", "specificity", 0.9)]
+    base = scored(BASE)
+    assert _worst_difference(base, flipped(5, cracks=True), 0.0, bars) == pytest.approx(0.01)
+    assert _worst_difference(base, flipped(1, cracks=True), 0.0, bars) == 0.0
+    assert _worst_difference(base, flipped(5, cracks=False), 0.0, bars) == 0.0  # this set has no bar for sound tiles

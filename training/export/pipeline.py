@@ -69,7 +69,7 @@ GSD_BASIS: Final = (
 )
 
 MAX_SET_DIFFERENCE: Final = 0.005
-"""Difference between float and 8 bit on one set that makes the export look for a better way of rounding."""
+"""Difference between float and 8 bit on a rate with a bar that makes the export look for a better way of rounding."""
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ def quantise_until_it_agrees(
 ) -> tuple[Quantised, list[Scored], Choice, list[Agreement]]:
     """Makes 8-bit files until one passes the gate: ranges by several rules, then with sensitive layers left in float.
 
-    One that passes, but differs by more than half a point on a single set, is kept in reserve while others are tried.
+    One that passes, but differs by more than half a point on a rate with a bar, is kept while others are tried.
 
     Raises:
         ParityError: none passes; names what the best of them broke.
@@ -355,22 +355,26 @@ def quantise_until_it_agrees(
             if passed:
                 break
             continue
-        apart = _worst_difference(as_float, as_int8, choice.threshold_logit)
+        apart = _worst_difference(as_float, as_int8, choice.threshold_logit, bars)
         passed.append((apart, (Quantised(model, channels, how, keep), as_int8, choice, agreements)))
         if apart <= MAX_SET_DIFFERENCE:
             break
-        log.info("but the recall or specificity of one set differs by %.2f points", 100 * apart)
+        log.info("but a rate that has a bar differs by %.2f points", 100 * apart)
     if passed:
         return min(passed, key=lambda pair: pair[0])[1]
     raise min(refused, key=lambda pair: pair[0])[1]
 
 
-def _worst_difference(as_float: Sequence[Scored], as_int8: Sequence[Scored], threshold_logit: float) -> float:
-    """Largest difference in recall or specificity on any set (0..1); a single tile of a small set does not count."""
+def _worst_difference(
+    as_float: Sequence[Scored], as_int8: Sequence[Scored], threshold_logit: float, bars: Sequence[Bar]
+) -> float:
+    """Largest difference on any rate that has a bar (0..1); a single tile of a small set does not count."""
     worst = 0.0
     for first, second in zip(as_float, as_int8, strict=True):
-        for label in (True, False):
-            of = first.labels == label
+        for bar in bars:
+            of = first.of_kind(bar.kind)
+            if bar.set != first.name or not of.any():
+                continue
             tiles = abs(
                 int((first.logits[of] >= threshold_logit).sum()) - int((second.logits[of] >= threshold_logit).sum())
             )
