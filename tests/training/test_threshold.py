@@ -156,11 +156,13 @@ def test_every_bundle_has_bars_on_the_validation_sets() -> None:
     small, large = bars_for("opnet-lse"), bars_for("mobilenetv2")
     assert {(bar.set, bar.kind) for bar in small} == {(bar.set, bar.kind) for bar in large}
     assert all(a.wanted <= b.wanted for a, b in zip(small, large, strict=True))
+    assert {bar.weight for bar in large if bar.kind in {"recall", "crack"}} == {1.5}
+    assert {bar.weight for bar in large if bar.kind not in {"recall", "crack"}} == {1.0}
 
 
 def test_external_sets_are_never_validation() -> None:
     for name, split in parse_sets([]):
-        assert (role_of(name, split) == "external") == name.endswith("-external")
+        assert (role_of(name, split) == "external") == (name in {"walls-external", "brickwork-external", "nha12d"})
     assert parse_sets(["uav75"]) == [("uav75", "val")]
     assert parse_sets(["metu-ccic/test"]) == [("metu-ccic", "test")]
     with pytest.raises(ValueError, match="unknown set"):

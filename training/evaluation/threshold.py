@@ -1,15 +1,16 @@
 """From which logit on is a tile called a crack? Chosen on validation data, so that no set pays for another.
 
 The rule: for each stated bar (a set, a kind of tile, a wanted rate) take the share of its allowed error that a
-threshold uses up, `(1 - rate) / (1 - wanted)`. The threshold with the smallest worst share wins; equal ones are
-compared by their second worst, and so on. A share of 1 meets the bar exactly, below 1 there is room. Where a set was
-scored by several files, a threshold on which they agree is preferred to one that is better by less than `SLACK`.
+threshold uses up, `(1 - rate) / (1 - wanted)`: 1 meets the bar exactly, below 1 there is room. Missed cracks count
+`RECALL_WEIGHT` times. The threshold with the smallest worst share wins; equal ones are compared by their second worst,
+and so on. Where a set was scored by several files, a threshold on which they agree is preferred to one that is better
+by less than `SLACK`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class BarResult:
-    """What a bar came to at the chosen threshold; `used` is the share of the allowed error, 1 is just met."""
+    """What a bar came to at the chosen threshold; `used` is the share of the allowed error times the bar's weight."""
 
     bar: Bar
     value: float
@@ -90,6 +91,9 @@ class Choice:
                 found[result.bar] = result
         return list(found.values())
 
+
+RECALL_WEIGHT = 1.5
+"""A missed crack is a safety risk, a false alarm is paint on a sound bridge: missed ones count so much more."""
 
 _MUST: dict[str, tuple[Bar, ...]] = {
     "opnet": (
@@ -123,7 +127,10 @@ _MUST: dict[str, tuple[Bar, ...]] = {
 
 def bars_for(name: str) -> tuple[Bar, ...]:
     """The bars that a bundle of this name has to meet (small nets those of OPNet, all others those of MobileNetV2)."""
-    return _MUST["opnet" if name.startswith("opnet") else "mobilenetv2"]
+    return tuple(
+        replace(bar, weight=RECALL_WEIGHT) if bar.kind in {"recall", "crack"} else bar
+        for bar in _MUST["opnet" if name.startswith("opnet") else "mobilenetv2"]
+    )
 
 
 def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:

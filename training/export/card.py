@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.evaluation.calibration import Bin, Calibration
 from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table
-from training.evaluation.threshold import Bar, Choice, Scored, rates_at
+from training.evaluation.threshold import RECALL_WEIGHT, Bar, Choice, Scored, rates_at
 from training.export.measured import Measured
 from training.export.origins import Origin
 from training.export.parity import MAX_RECALL_DIFFERENCE, MIN_AGREEMENT, Agreement
@@ -100,7 +100,8 @@ def threshold_rule(choice: Choice) -> str:
     return (
         "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of "
         f"all validation sets, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
-        f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f})."
+        f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f}). "
+        f"Missed cracks count {RECALL_WEIGHT:g} times."
     )
 
 
