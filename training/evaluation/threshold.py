@@ -194,7 +194,9 @@ def for_recall(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_], 
     kept = cracks[misses]
     below = np.unique(np.asarray(logits, dtype=np.float64))
     below = below[below < kept]
-    return float((kept + below[-1]) / 2) if len(below) else float(kept)
+    middle = (kept + below[-1]) / 2 if len(below) else kept
+    # between neighbouring floats there is nothing, and the middle is one of them
+    return float(middle) if not len(below) or middle > below[-1] else float(kept)
 
 
 def rates_at(item: Scored, threshold_logit: float) -> Mapping[str, float]:
