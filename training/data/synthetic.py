@@ -1,9 +1,10 @@
 """What do walls look like of which no photograph may be trained on? Bricks, rubble, planks, slabs; and cracks on them.
 
 The textures are crops of training photographs, so that no renderer's smoothness gives the answer away. Half of the
-pictures are sound, half have one to three cracks, on the same kinds of background: what tells them apart is the crack
-alone. Cracks are drawn, or transplanted: how much darker a real crack makes its photograph, pixel by pixel, is lifted
-off one wall and laid on another. Real formwork joints are transplanted onto sound pictures the same way.
+pictures are sound, half have one to three cracks, on the same kinds of background but for masonry, which is mostly
+sound (`CRACKED_MASONRY`). Cracks are drawn, or transplanted: how much darker a real crack makes its photograph, pixel
+by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted onto sound pictures the same
+way.
 """
 
 from __future__ import annotations
