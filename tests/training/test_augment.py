@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.training.conftest import texture
+from training.data import synthetic
 from training.data.augment import (
     Appearance,
     Preset,
@@ -260,3 +261,26 @@ def test_stains_have_the_colours_of_walls() -> None:
         if strongest.min() < -15:
             assert strongest[0] <= strongest[2] + 6  # blue (the first) is never what is left over
     assert np.array_equal(draw_stains(tile, np.random.default_rng(5)), draw_stains(tile, np.random.default_rng(5)))
+
+
+def test_a_transplanted_crack_that_cannot_be_seen_is_drawn_instead() -> None:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[:, 120:126] = synthetic.CRACK
+    invisible = synthetic.Donor(np.full((256, 256), 0.99, np.float32), mask)
+    for seed in range(12):
+        canvas, marked = np.full((256, 256, 3), 150, np.float32), np.zeros((256, 256), np.uint8)
+        cracked = synthetic._crack_it(canvas.copy(), marked, [invisible], np.random.default_rng(seed))
+        assert (marked == synthetic.CRACK).any()
+        assert float((canvas - cracked)[marked == synthetic.CRACK].mean()) > synthetic.MIN_DARKENING
+
+
+@pytest.mark.parametrize("cracked", [False, True])
+def test_masonry_among_cracked_pictures_is_rare_and_its_mortar_is_joint(cracked: bool) -> None:
+    share = [
+        float(
+            (synthetic.draw(np.full((256, 256, 3), 150, np.uint8), rng, cracked=cracked).mask == synthetic.JOINT).mean()
+        )
+        for rng in map(np.random.default_rng, range(60))
+    ]
+    masonry = sum(value > 0.08 for value in share)  # more than a few straight joints cover
+    assert masonry <= 12 if cracked else masonry >= 15
