@@ -95,13 +95,15 @@ def test_every_effect_that_the_issue_of_augmentation_names_is_shown_and_grows(
         "scale", "motion blur", "focus blur", "JPEG", "exposure", "white balance", "shadow edge", "noise",
         "synthetic joint", "wire or painted line", "hair", "stains", "mark of paint",
     } <= effects.keys()  # fmt: skip
-    assert all(len({tile.tobytes() for _, tile in effect.views}) == 3 for effect in effects.values())
+    assert all(
+        len({tile.tobytes() for _, tile in effect.views}) == len(effect.views) >= 3 for effect in effects.values()
+    )
     for name in ("focus blur", "motion blur"):
         detail = [float(cv2.Laplacian(tile, cv2.CV_64F).std()) for _, tile in effects[name].views]
         assert detail[0] > detail[2], name
     levels = [float(tile.mean()) for _, tile in effects["exposure"].views]
     assert levels == sorted(levels)
-    assert effects["focus blur"].chance + effects["motion blur"].chance == pytest.approx(0.30)
+    assert effects["focus blur"].chance + effects["motion blur"].chance == pytest.approx(0.36)
 
 
 def test_putting_torchs_generator_back_costs_next_to_nothing() -> None:

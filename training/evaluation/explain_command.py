@@ -43,7 +43,7 @@ class ExplainSettings(Common):
     worst: int = Field(default=12, ge=1, le=60, description="errors of each kind on a contact sheet")
     examples: int = Field(default=2, ge=0, le=10, description="tiles of each verdict that are drawn with their maps")
     pointing_sets: list[str] = Field(
-        default=["uav75/val", "uavcrack/val", "uavcrack/test", "walls-external/test"],
+        default=["uav75/val", "uavcrack/val", "uavcrack/test", "walls-external/test", "nha12d/test"],
         description="NAME or NAME/SPLIT of sets with masks on which it is measured; empty: none",
     )
     tiles_per_set: int | None = Field(default=60, ge=2, description="cracked tiles of each of these; null: all")
