@@ -240,14 +240,20 @@ def test_off_is_repeated_until_the_evidence_shows_it(rig: Rig) -> None:
     wait_for(lambda: sprayer._off_wanted_ns is None)
 
 
-def test_a_closed_output_reported_before_the_autopilot_met_off_proves_nothing(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def unanswered_off(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> MavlinkSprayer:
+    """A sprayer that wants OFF from an autopilot that handles nothing for now, and does not give up."""
     monkeypatch.setattr("drone_agent.marking.mavlink._OFF_ATTEMPTS", 1000)
     sprayer = rig.sprayer()
     wait_for(lambda: sprayer._off_wanted_ns is None)
     rig.autopilot.holding = True
     sprayer.off("mode change")
+    return sprayer
+
+
+def test_a_closed_output_reported_before_the_autopilot_met_off_proves_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sprayer = unanswered_off(rig, monkeypatch)
     rig.off_goes_on(sprayer)
     rig.autopilot.relays_on = 0b1
     rig.autopilot.holding = False
@@ -258,11 +264,7 @@ def test_a_closed_output_reported_before_the_autopilot_met_off_proves_nothing(
 def test_an_answer_to_an_earlier_off_or_to_somebody_else_proves_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drone_agent.marking.mavlink._OFF_ATTEMPTS", 1000)
-    sprayer = rig.sprayer()
-    wait_for(lambda: sprayer._off_wanted_ns is None)
-    rig.autopilot.holding = True
-    sprayer.off("mode change")
+    sprayer = unanswered_off(rig, monkeypatch)
     wait_for(lambda: rig.waiting("TIMESYNC"))
     earlier = rig.waiting("TIMESYNC")[0].ts1
     sprayer.off("disarm")

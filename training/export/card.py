@@ -90,6 +90,7 @@ def render(card: CardFacts) -> str:
         ),
         missed=_missed(card),
         min_agreement=MIN_AGREEMENT,
+        recall_weight=RECALL_WEIGHT,
         max_recall_difference=MAX_RECALL_DIFFERENCE,
     )
 

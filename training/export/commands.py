@@ -96,14 +96,11 @@ def _commands(checkpoint: Path) -> tuple[str, ...]:
     except CheckpointError:
         content = {}
     config = content.get("config_path")
-    before = (
-        tuple(
-            f"crack-training train {origin.config}" + (f"  # at commit {origin.commit[:7]}" if origin.commit else "")
-            for origin in origins(content)
-        )
-        if config
-        else ()
-    )
+    runs: list[str] = []
+    if config:
+        for origin in origins(content):
+            at = f"  # at commit {origin.commit[:7]}" if origin.commit else ""
+            runs.append(f"crack-training train {origin.config}{at}")
+        runs.append(f"crack-training train {config}")
     typed = " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    first = (f"crack-training train {config}",) if config else ()
-    return ("crack-training split", *before, *first, f"crack-training {typed}")
+    return ("crack-training split", *runs, f"crack-training {typed}")
