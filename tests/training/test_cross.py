@@ -40,7 +40,7 @@ def test_a_row_looks_at_nothing_but_its_own_sets_while_it_trains() -> None:
     quay = row_config("quay + Everyday!", TRAIN.sources["quay"], TRAIN, Places(), seed=3, threads=1)
     assert set(quay.validation.sets) == set(quay.stages[0].sources) == {"omu-quay", "not-concrete"}
     assert quay.name == "row-quay-everyday"
-    assert (quay.seed, quay.stages[0].max_minutes) == (3, TRAIN.minutes)
+    assert (quay.seed, quay.stages[0].steps, quay.stages[0].max_minutes) == (3, TRAIN.steps, None)
 
 
 def test_every_row_is_trained_in_the_same_way() -> None:
@@ -53,7 +53,7 @@ def test_every_row_is_trained_in_the_same_way() -> None:
 
 def test_another_budget_is_another_folder_and_the_same_one_is_not_trained_twice(tmp_path: Path) -> None:
     config = row_config("METU", TRAIN.sources["METU"], TRAIN, Places(), 1, 1)
-    longer = TRAIN.model_copy(update={"minutes": 60.0})
+    longer = TRAIN.model_copy(update={"steps": 2 * TRAIN.steps})
     other = row_config("METU", TRAIN.sources["METU"], longer, Places(), 1, 1)
     folder = row_folder(config, tmp_path)
     assert folder != row_folder(other, tmp_path)

@@ -136,15 +136,19 @@ class RowSettings(Strict):
 
 
 class TrainRowsSettings(Strict):
-    """Rows that are trained: one small net for each mixture of sources, all in the same way."""
+    """Rows that are trained: one net for each mixture of sources, all in the same way."""
 
     sources: dict[str, dict[str, float]] = Field(
         min_length=1, description="label of the row -> sources and their shares, e.g. {METU: {metu-ccic: 1}}"
     )
     model: ModelConfig = Field(default=ModelConfig(name="opnet-lse"), description="the same network for all rows")
     loss: LossConfig = Field(default=LossConfig(cell_head="own"), description="the same loss for all rows")
-    minutes: float = Field(default=6.0, gt=0, description="budget of each row; the learning rate follows the clock")
-    steps: int = Field(default=4000, ge=1, description="most steps of each row")
+    steps: int = Field(default=700, ge=1, description="steps of each row; with `minutes` at most so many")
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="budget of each row; the learning rate follows the clock, so a row is not the same twice",
+    )
     px: int = Field(default=96, ge=64, le=512, multiple_of=32, description="side of the tiles in training")
     batch: int = Field(default=64, ge=2, le=1024)
     lr: float = Field(default=0.002, gt=0, le=0.1)

@@ -21,6 +21,7 @@ class Measured:
     Attributes:
         quality: the manifest's section, without what was not found.
         gsd_factors: ends of the band relative to the nominal ground sampling distance; None: that side was not tried.
+        threshold_logit: crack from here on, when it was measured.
         basis: which tiles, how far, a sentence.
         notes: how each gate came about or why it is missing.
         limits: for each disturbance and direction the level at which recall falls, and between which levels that lies.
@@ -28,6 +29,7 @@ class Measured:
 
     quality: dict[str, Any]
     gsd_factors: tuple[float | None, float | None]
+    threshold_logit: float
     basis: str
     notes: tuple[str, ...]
     limits: tuple[tuple[str, str, str, str], ...]
@@ -90,6 +92,7 @@ def read_robustness(path: Path, *, name: str, content: Mapping[str, Any]) -> Mea
         return Measured(
             quality=quality | {"basis": f"Measured where {basis}"},
             gsd_factors=(gates["gsd_factor_min"], gates["gsd_factor_max"]),
+            threshold_logit=float(found["threshold_logit"]),
             basis=f"ends where {basis}",
             notes=tuple(gates["notes"]),
             limits=tuple(_limits(found["disturbances"])),

@@ -71,6 +71,9 @@ GSD_BASIS: Final = (
 MAX_SET_DIFFERENCE: Final = 0.005
 """Difference between float and 8 bit on a rate with a bar that makes the export look for a better way of rounding."""
 
+SAME_THRESHOLD: Final = 0.05
+"""Logits by which the threshold of a robustness sweep may differ from the one that flies without a word about it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -157,6 +160,13 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     quantised, as_int8, choice, agreements = quantise_until_it_agrees(
         float_model, calibration, reference, as_float, validation, deciding, options, step
     )
+    if measured is not None and abs(measured.threshold_logit - choice.threshold_logit) > SAME_THRESHOLD:
+        log.warning(
+            "%s was measured at the logit %+.3f, crack is from %+.3f here: sweep this bundle and export again",
+            options.robustness,
+            measured.threshold_logit,
+            choice.threshold_logit,
+        )
     speed = _speed(float_model, quantised.model, step)
     calibrated = calibrate(as_int8)
     results, differences = _evaluate(float_model, quantised.model, as_float, as_int8, choice, options, step)
