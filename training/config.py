@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.errors import ConfigError
 
@@ -26,10 +26,25 @@ class ModelConfig(Strict):
 
     name: str = Field(description="a name of training.models.MODELS")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
-    init: Path | None = Field(
+    init: Path | list[Path] | None = Field(
         default=None,
-        description="checkpoint of the same network to start from; blocks and pooling may have been added since",
+        description="checkpoint of the same network to start from, or several of them: then their average; blocks and "
+        "pooling may have been added since",
     )
+
+    @property
+    def starts(self) -> tuple[Path, ...]:
+        """Checkpoints to start from; none: from the builder's weights."""
+        if self.init is None:
+            return ()
+        return (self.init,) if isinstance(self.init, Path) else tuple(self.init)
+
+    @field_validator("init")
+    @classmethod
+    def _any(cls, init: Path | list[Path] | None) -> Path | list[Path] | None:
+        if init == []:
+            raise ValueError("the list of checkpoints is empty; null starts from the builder's weights")
+        return init
 
 
 class DataConfig(Strict):

@@ -382,7 +382,7 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
 
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *, init: str | None = None, teacher: str | None = None) -> dict[str, Any]:
+    def run(name: str, *, init: str | list[str] | None = None, teacher: str | None = None) -> dict[str, Any]:
         content = {
             "model": "opnet",
             "options": {},
@@ -404,4 +404,7 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
         Origin("base", "started from", "config/training/base.yaml", "commit of base", 0.5),
         Origin("large", "learnt from", "config/training/large.yaml", "commit of large", 0.5),
     ]
+    part = "one of those whose average it started from"
+    averaged = origins(run("averaged", init=["runs/base/final.pt", "runs/large/final.pt"]))
+    assert [(origin.run, origin.what) for origin in averaged] == [("base", part), ("large", part)]
     assert origins({}) == []

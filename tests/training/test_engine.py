@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
@@ -21,7 +22,8 @@ from training.engine.meter import Losses
 from training.engine.stopping import has_stalled, recall_at_specificity
 from training.engine.train import Trainer
 from training.engine.validation import auroc
-from training.errors import TrainingError
+from training.errors import CheckpointError, TrainingError
+from training.models import create
 
 pytestmark = pytest.mark.training
 
@@ -117,6 +119,38 @@ def straight(data_root: Path, splits: Path, cache: Path, tmp_path_factory: pytes
     run = Trainer(small_config(data_root, splits, cache), Path("x.yaml"), tmp_path_factory.mktemp("straight"))
     run.run()
     return run
+
+
+def saved_net(path: Path, seed: int, name: str = "opnet") -> Path:
+    torch.manual_seed(seed)
+    net = create(name)
+    net.train()(torch.rand(4, 3, 64, 64) * 255)  # the batch norms have seen something
+    checkpoint.save(path, {"model": name, "options": {}, "state_dict": net.state_dict()})
+    return path
+
+
+def test_a_run_starts_from_the_average_of_several(config: TrainConfig, tmp_path: Path) -> None:
+    paths = [saved_net(tmp_path / f"{seed}.pt", seed) for seed in (1, 2, 3)]
+    several = config.model_copy(update={"model": ModelConfig(name="opnet", init=paths)})
+    started = Trainer(several, Path("x.yaml"), tmp_path / "run").model.state_dict()
+    states = [checkpoint.load(path)["state_dict"] for path in paths]
+    for key, value in started.items():
+        mean = sum(state[key].double() for state in states) / 3
+        torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(value, states[0][key]) for key, value in started.items())
+    alone = checkpoint.average_state(paths[:1])
+    assert all(torch.equal(value, states[0][key]) for key, value in alone.items())
+
+
+def test_other_networks_are_not_averaged(tmp_path: Path) -> None:
+    first, other = saved_net(tmp_path / "a.pt", 1), tmp_path / "b.pt"
+    torch.manual_seed(1)
+    net = create("opnet", width=0.5)
+    checkpoint.save(other, {"model": "opnet", "options": {"width": 0.5}, "state_dict": net.state_dict()})
+    with pytest.raises(CheckpointError, match=r"b\.pt: cannot be averaged with .*a\.pt"):
+        checkpoint.average_state([first, other])
+    with pytest.raises(ValidationError, match="the list of checkpoints is empty"):
+        ModelConfig(name="opnet", init=[])
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)

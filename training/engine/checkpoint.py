@@ -21,6 +21,7 @@ generators.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ import torch
 from training.errors import CheckpointError
 from training.models import CellClassifier, create
 
-__all__ = ["CheckpointError", "load", "load_model", "save"]
+__all__ = ["CheckpointError", "average_state", "load", "load_model", "save"]
 
 FORMAT: Final = 1
 
@@ -78,3 +79,25 @@ def load_model(path: Path) -> CellClassifier:
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit ({error})") from error
     return model.eval()
+
+
+def average_state(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Average the weights of runs that began alike (Wortsman et al., 2022, "Model soups", arXiv 2203.05482).
+
+    Normalisation statistics are averaged too, which is close and not exact: train a little from there on.
+
+    Args:
+        paths: checkpoints of one network; of a single one the weights come back as they are.
+
+    Raises:
+        CheckpointError: one cannot be read, or has other weights than the first.
+    """
+    states = [load_model(path).state_dict() for path in paths]
+    first = {key: value.shape for key, value in states[0].items()}
+    for path, state in zip(paths, states, strict=True):
+        if {key: value.shape for key, value in state.items()} != first:
+            raise CheckpointError(f"{path}: cannot be averaged with {paths[0]}, it is another network")
+    return {
+        key: torch.stack([state[key] for state in states]).mean(dim=0) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }

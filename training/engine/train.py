@@ -127,8 +127,8 @@ class Trainer:
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
         model = create(config.model.name, **config.model.options)
-        if config.model.init is not None:
-            model.start_from(checkpoint.load_model(config.model.init).state_dict())
+        if config.model.starts:
+            model.start_from(checkpoint.average_state(config.model.starts))
         # the new head is drawn before anything moves to a GPU: the same weights everywhere
         self.auxiliary = nn.Conv2d(model.channels, 1, kernel_size=1).to(self.device)
         self.model: CellClassifier = model.to(self.device).to(memory_format=torch.channels_last)

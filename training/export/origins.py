@@ -29,12 +29,11 @@ def origins(content: Mapping[str, Any]) -> list[Origin]:
     """
     config = content.get("config") or {}
     found: dict[str, Origin] = {}
-    for what, given in (
-        ("started from", (config.get("model") or {}).get("init")),
-        ("learnt from", (config.get("loss") or {}).get("teacher")),
-    ):
-        if not given:
-            continue
+    starts = (config.get("model") or {}).get("init") or []
+    teacher = (config.get("loss") or {}).get("teacher")
+    starts = [starts] if isinstance(starts, str) else starts
+    began = "started from" if len(starts) == 1 else "one of those whose average it started from"
+    for what, given in [*((began, start) for start in starts), *([("learnt from", teacher)] if teacher else [])]:
         path = Path(given)
         try:
             theirs = open_checkpoint(path)[0]
