@@ -400,11 +400,11 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
     run("large", init="runs/base/final.pt")
     found = origins(run("small", init="runs/gone/final.pt", teacher="runs/large/final.pt"))
     assert found == [
-        Origin("gone", "started from", "config/training/gone.yaml", None, None),
-        Origin("base", "started from", "config/training/base.yaml", "commit of base", 0.5),
-        Origin("large", "learnt from", "config/training/large.yaml", "commit of large", 0.5),
+        Origin("gone", "this run started from it", "config/training/gone.yaml", None, None),
+        Origin("base", "`large` started from it", "config/training/base.yaml", "commit of base", 0.5),
+        Origin("large", "this run learnt from it", "config/training/large.yaml", "commit of large", 0.5),
     ]
-    part = "one of those whose average it started from"
+    part = "this run started from the average of it and others"
     averaged = origins(run("averaged", init=["runs/base/final.pt", "runs/large/final.pt"]))
     assert [(origin.run, origin.what) for origin in averaged] == [("base", part), ("large", part)]
     assert origins({}) == []

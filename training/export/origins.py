@@ -13,7 +13,7 @@ from training.evaluation.evaluate import open_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A run that a checkpoint rests on: what it was to it, its configuration, the commit that it ran at, its hours."""
+    """A run that a checkpoint rests on: what it was to which run, its configuration, the commit it ran at, its hours."""
 
     run: str
     what: str
@@ -22,25 +22,31 @@ class Origin:
     hours: float | None
 
 
-def origins(content: Mapping[str, Any]) -> list[Origin]:
+def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Origin]:
     """The runs that a checkpoint rests on, and those that they rest on, the oldest first.
 
     Runs whose checkpoint is no longer there are named as their successor names them.
+
+    Args:
+        content: of the checkpoint.
+        successor: how it is called.
     """
     config = content.get("config") or {}
     found: dict[str, Origin] = {}
     starts = (config.get("model") or {}).get("init") or []
-    teacher = (config.get("loss") or {}).get("teacher")
     starts = [starts] if isinstance(starts, str) else starts
-    began = "started from" if len(starts) == 1 else "one of those whose average it started from"
-    for what, given in [*((began, start) for start in starts), *([("learnt from", teacher)] if teacher else [])]:
+    teacher = (config.get("loss") or {}).get("teacher")
+    began = f"{successor} started from {'it' if len(starts) == 1 else 'the average of it and others'}"
+    taught = f"{successor} learnt from it"
+    for what, given in [*((began, start) for start in starts), *([(taught, teacher)] if teacher else [])]:
         path = Path(given)
+        run = path.parent.name
         try:
             theirs = open_checkpoint(path)[0]
         except CheckpointError:
             theirs = {}
-        for older in origins(theirs):
+        for older in origins(theirs, f"`{run}`"):
             found.setdefault(older.run, older)
-        own = str(theirs.get("config_path") or Path("config/training") / f"{path.parent.name}.yaml")
-        found[path.parent.name] = Origin(path.parent.name, what, own, theirs.get("commit"), theirs.get("hours"))
+        own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
+        found[run] = Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
     return list(found.values())
