@@ -13,7 +13,7 @@ from training.evaluation.evaluate import open_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A run that a checkpoint rests on: what it was to which run, its configuration, the commit it ran at, its hours."""
+    """A run that a checkpoint rests on: what it was to which run, its configuration, its commit, its hours."""
 
     run: str
     what: str
