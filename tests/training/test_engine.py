@@ -121,11 +121,11 @@ def straight(data_root: Path, splits: Path, cache: Path, tmp_path_factory: pytes
     return run
 
 
-def saved_net(path: Path, seed: int, name: str = "opnet") -> Path:
+def saved_net(path: Path, seed: int, **options: float) -> Path:
     torch.manual_seed(seed)
-    net = create(name)
+    net = create("opnet", **options)
     net.train()(torch.rand(4, 3, 64, 64) * 255)  # the batch norms have seen something
-    checkpoint.save(path, {"model": name, "options": {}, "state_dict": net.state_dict()})
+    checkpoint.save(path, {"model": "opnet", "options": options, "state_dict": net.state_dict()})
     return path
 
 
@@ -143,10 +143,7 @@ def test_a_run_starts_from_the_average_of_several(config: TrainConfig, tmp_path:
 
 
 def test_other_networks_are_not_averaged(tmp_path: Path) -> None:
-    first, other = saved_net(tmp_path / "a.pt", 1), tmp_path / "b.pt"
-    torch.manual_seed(1)
-    net = create("opnet", width=0.5)
-    checkpoint.save(other, {"model": "opnet", "options": {"width": 0.5}, "state_dict": net.state_dict()})
+    first, other = saved_net(tmp_path / "a.pt", 1), saved_net(tmp_path / "b.pt", 1, width=0.5)
     with pytest.raises(CheckpointError, match=r"b\.pt: cannot be averaged with .*a\.pt"):
         checkpoint.average_state([first, other])
     with pytest.raises(ValidationError, match="the list of checkpoints is empty"):

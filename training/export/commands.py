@@ -68,7 +68,7 @@ def export_command(
         threads=threads,
         default=default,
         robustness=robustness,
-        commands=_commands(checkpoint),
+        command=f"crack-training {shlex.join(sys.argv[1:])}",
     )
     try:
         manifest = export(checkpoint, options, progress_bar)
@@ -83,24 +83,3 @@ def export_command(
         f"See {options.out / 'CARD.md'}.",
         soft_wrap=True,
     )
-
-
-def _commands(checkpoint: Path) -> tuple[str, ...]:
-    """What the card names as the way to repeat the export: the runs that it rests on, its own run, the export."""
-    from training.engine.checkpoint import CheckpointError
-    from training.evaluation.evaluate import open_checkpoint
-    from training.export.origins import origins
-
-    try:
-        content = open_checkpoint(checkpoint)[0]
-    except CheckpointError:
-        content = {}
-    config = content.get("config_path")
-    runs: list[str] = []
-    if config:
-        for origin in origins(content):
-            at = f"  # at commit {origin.commit[:7]}" if origin.commit else ""
-            runs.append(f"crack-training train {origin.config}{at}")
-        runs.append(f"crack-training train {config}")
-    typed = " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    return ("crack-training split", *runs, f"crack-training {typed}")

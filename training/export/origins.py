@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,3 +50,15 @@ def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Ori
         own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
         found[run] = Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
     return list(found.values())
+
+
+def training_commands(content: Mapping[str, Any], rests_on: Sequence[Origin]) -> list[str]:
+    """The commands that train the runs that a checkpoint rests on, and its own run; none if its run is unknown."""
+    own = content.get("config_path")
+    if not own:
+        return []
+    earlier = [
+        f"crack-training train {run.config}" + (f"  # at commit {run.commit[:7]}" if run.commit else "")
+        for run in rests_on
+    ]
+    return [*earlier, f"crack-training train {own}"]

@@ -34,7 +34,7 @@ from training.export.bundle import Manifest, update_index, write_bundle
 from training.export.card import CardFacts, Speed, render, threshold_rule
 from training.export.measured import read_robustness
 from training.export.onnx import Scaling, split_scaling, to_onnx
-from training.export.origins import origins
+from training.export.origins import origins, training_commands
 from training.export.parity import Agreement, ParityError, compare, gate
 from training.export.quantize import (
     FLOAT_SCHEME,
@@ -96,7 +96,7 @@ class ExportOptions:
         resamples: of the bootstrap.
         default: whether the bundle becomes the index's default.
         robustness: `robustness.json` of these weights; gates and the band of ground sampling distances come from it.
-        commands: what the card names as the way to repeat it.
+        command: what was typed; the card names it as the way to repeat the export.
     """
 
     name: str
@@ -116,7 +116,7 @@ class ExportOptions:
     seed: int = 1
     default: bool = False
     robustness: Path | None = None
-    commands: tuple[str, ...] = ()
+    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     calibrated = calibrate(as_int8)
     results, differences = _evaluate(float_model, quantised.model, as_float, as_int8, choice, options, step)
 
+    rests_on = origins(content)
     pooled_recall = agreements[-1].recall_other
     facts: dict[str, Any] = {
         "name": options.name,
@@ -227,8 +228,12 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             validation=as_int8,
             quantisation=quantised.how,
             speed=speed,
-            commands=options.commands,
-            origins=origins(content),
+            commands=[
+                "crack-training split",
+                *training_commands(content, rests_on),
+                *([options.command] if options.command else []),
+            ],
+            origins=rests_on,
             limit=options.limit,
             measured=measured,
         )
