@@ -21,6 +21,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
+def _paths(given: Path | list[Path] | None) -> tuple[Path, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, Path) else tuple(given)
+
+
 class ModelConfig(Strict):
     """Which network."""
 
@@ -35,9 +41,7 @@ class ModelConfig(Strict):
     @property
     def starts(self) -> tuple[Path, ...]:
         """Checkpoints to start from; none: from the builder's weights."""
-        if self.init is None:
-            return ()
-        return (self.init,) if isinstance(self.init, Path) else tuple(self.init)
+        return _paths(self.init)
 
     @field_validator("init")
     @classmethod
@@ -80,13 +84,39 @@ class LossConfig(Strict):
         "which mean pooling does not bear (a thin crack fills few cells: the mean of honest cells is negative)",
     )
     cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
-    teacher: Path | None = Field(
-        default=None, description="checkpoint (best.pt or final.pt) of a model whose answers are learnt too"
+    teacher: Path | list[Path] | None = Field(
+        default=None,
+        description="checkpoint (best.pt or final.pt) of a model whose answers are learnt too, or several of any "
+        "kinds: then the mean of their logits",
     )
     teacher_weight: float = Field(default=1.0, gt=0, description="weight of the loss against the teacher")
+    teacher_cell_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight, within that loss, of the loss against the teachers' cells (0: none): for networks that "
+        "pool by log-sum-exp, whose cells are answers of their own",
+    )
     teacher_temperature: float = Field(
         default=2.0, gt=0, description="softens both answers before they are compared (Hinton et al. 2015)"
     )
+
+    @property
+    def teachers(self) -> tuple[Path, ...]:
+        """Checkpoints of those that teach; none: labels alone."""
+        return _paths(self.teacher)
+
+    @field_validator("teacher")
+    @classmethod
+    def _any(cls, teacher: Path | list[Path] | None) -> Path | list[Path] | None:
+        if teacher == []:
+            raise ValueError("the list of teachers is empty; null learns from the labels alone")
+        return teacher
+
+    @model_validator(mode="after")
+    def _own_cells_to_teach(self) -> LossConfig:
+        if self.teacher_cell_weight > 0 and (not self.teachers or self.cell_head != "own"):
+            raise ValueError("teacher_cell_weight: needs a teacher, and cell_head 'own', whose cells it teaches")
+        return self
 
 
 class StageConfig(Strict):

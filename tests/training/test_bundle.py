@@ -382,7 +382,9 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
 
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *, init: str | list[str] | None = None, teacher: str | None = None) -> dict[str, Any]:
+    def run(
+        name: str, *, init: str | list[str] | None = None, teacher: str | list[str] | None = None
+    ) -> dict[str, Any]:
         content = {
             "model": "opnet",
             "options": {},
@@ -407,4 +409,7 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
     part = "this run started from the average of it and others"
     averaged = origins(run("averaged", init=["runs/base/final.pt", "runs/large/final.pt"]))
     assert [(origin.run, origin.what) for origin in averaged] == [("base", part), ("large", part)]
+    part = "this run learnt from it and others"
+    schooled = origins(run("schooled", teacher=["runs/base/final.pt", "runs/large/final.pt"]))
+    assert [(origin.run, origin.what) for origin in schooled] == [("base", part), ("large", part)]
     assert origins({}) == []

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from training.engine import checkpoint
 from training.engine.device import choose_device
 from training.engine.meter import Losses
 from training.engine.stopping import has_stalled, recall_at_specificity
+from training.engine.teacher import Teachers
 from training.engine.train import Trainer
 from training.engine.validation import auroc
 from training.errors import CheckpointError, TrainingError
@@ -279,13 +281,62 @@ def test_a_student_resumes_exactly_and_names_its_teacher(config: TrainConfig, tm
     weights = {name: run.average.head.weight for name, run in runs.items()}
     assert not torch.equal(weights["alone"], weights["straight"])
     assert torch.equal(weights["straight"], resumed.average.head.weight)
-    named = checkpoint.load(tmp_path / "killed/final.pt")["teacher"]
+    (named,) = checkpoint.load(tmp_path / "killed/final.pt")["teacher"]
     assert named["sha256"] == hashlib.sha256((tmp_path / "teacher.pt").read_bytes()).hexdigest()
     assert checkpoint.load_model(tmp_path / "killed/final.pt").pooling == "mean"
 
     checkpoint.save(tmp_path / "teacher.pt", runs["alone"]._exportable())
     with pytest.raises(checkpoint.CheckpointError, match="not the teacher that the run began with"):
         Trainer(taught, Path("x.yaml"), tmp_path / "killed").resume()
+
+
+def teaching_net(folder: Path, name: str, seed: int) -> Path:
+    torch.manual_seed(seed)
+    net = create(name)
+    path = folder / f"{name}-{seed}.pt"
+    checkpoint.save(path, {"model": name, "options": {}, "state_dict": net.state_dict()})
+    return path
+
+
+def test_several_teachers_of_any_kind_answer_with_their_mean(tmp_path: Path) -> None:
+    paths = [teaching_net(tmp_path, name, seed) for name, seed in (("opnet", 1), ("opnet-lse", 2))]
+    teachers = Teachers(paths, torch.device("cpu"))
+    tiles = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = [checkpoint.load_model(path)(tiles) for path in paths]
+        logits, cells = teachers(tiles)
+    assert torch.allclose(logits, (expected[0][0] + expected[1][0]) / 2, atol=1e-5)
+    assert torch.allclose(cells, (expected[0][1] + expected[1][1]) / 2, atol=1e-5)
+
+    teachers.require_same([dict(row) for row in teachers.rows])
+    with pytest.raises(checkpoint.CheckpointError, match="1 teachers, not 2"):
+        teachers.require_same(teachers.rows[0])
+    with pytest.raises(checkpoint.CheckpointError, match=r"opnet-1\.pt: is not the teacher"):
+        teachers.require_same(teachers.rows[::-1])
+
+
+def test_cells_are_learnt_from_teachers_where_the_grids_are_alike(config: TrainConfig, tmp_path: Path) -> None:
+    teacher = teaching_net(tmp_path, "opnet-lse", 5)
+    losses: dict[float, list[float]] = {}
+    for weight in (0.0, 3.0):
+        loss = LossConfig(teacher=teacher, cell_head="own", teacher_cell_weight=weight)
+        model = ModelConfig(name="opnet-lse")
+        trainer = Trainer(
+            config.model_copy(update={"loss": loss, "model": model}), Path("x.yaml"), tmp_path / f"{weight}"
+        )
+        trainer.run()
+        losses[weight] = [row["teacher_loss"] for row in trainer.progress.history]
+    assert losses[3.0][0] > losses[0.0][0]
+    with pytest.raises(ConfigError, match=r"x\.yaml: loss\.teacher_cell_weight: the teachers have \(2, 2\) cells"):
+        trainer._teacher_loss(torch.zeros(1), torch.zeros(1, 7, 7), torch.zeros(1), torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "loss", [{"teacher_cell_weight": 1.0, "cell_head": "own"}, {"teacher_cell_weight": 1.0, "teacher": "a.pt"}]
+)
+def test_teaching_cells_needs_a_teacher_and_own_cells(loss: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="needs a teacher, and cell_head 'own'"):
+        LossConfig.model_validate(loss)
 
 
 def test_training_moves_the_loss_off_chance(data_root: Path, splits: Path, cache: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@
      "config_path": "config/training/opnet.yaml",
      "history": [{"step": ..., ...}],  # one row for each validation
      "data": [{"name", "sha256", "licence", "train_tiles"}],
-     "teacher": {"path", "sha256"} | None,   # absent in files from before there were teachers
+     "teacher": [{"path", "sha256"}, ...] | None,   # absent before there were teachers, a dict while there was one
      "seed": 1, "commit": "..." | None, "hours": 0.7, "step": 12000, "criterion": 0.93}
 
 `last.pt` is the state from which `--resume` goes on: raw and averaged weights, auxiliary head, optimiser, random

@@ -73,8 +73,8 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     their size whatever T is.
 
     Args:
-        logits: the student's, float [N].
-        teacher_logits: float [N], without gradient.
+        logits: the student's, float, of any shape.
+        teacher_logits: of the same shape, without gradient.
         temperature: T; large values let small differences of the teacher's certainty count.
 
     Returns:

@@ -1,8 +1,9 @@
-"""Who teaches a student? Any trained model of the registry, read from its checkpoint, that only answers."""
+"""Who teaches a student? Trained models of the registry, read from their checkpoints, that only answer."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,44 +12,55 @@ from torch import Tensor
 from training.engine import checkpoint
 from training.errors import CheckpointError
 
+Row = dict[str, str]
+"""What a checkpoint tells about a teacher: "path" and "sha256"."""
 
-class Teacher:
-    """A trained model in evaluation mode; it never learns.
+
+class Teachers:
+    """Trained models in evaluation mode, of any kinds; they never learn.
 
     Args:
-        path: `best.pt` or `final.pt` of the teacher's run.
-        device: where it answers.
+        paths: `best.pt` or `final.pt` of the teachers' runs, at least one.
+        device: where they answer.
 
     Raises:
-        CheckpointError: the file is not a checkpoint, or its weights do not fit the model that it names.
+        CheckpointError: a file is not a checkpoint, or its weights do not fit the model that it names.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.path = path
-        # the builder draws weights that the checkpoint then replaces: the student's random numbers must not notice
+    def __init__(self, paths: Sequence[Path], device: torch.device) -> None:
+        self._models = []
+        # the builders draw weights that the checkpoints then replace: the student's random numbers must not notice
         with torch.random.fork_rng(devices=[]):
-            model = checkpoint.load_model(path)
-        self._model = model.requires_grad_(requires_grad=False).to(device).to(memory_format=torch.channels_last)
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in paths:
+                model = checkpoint.load_model(path).requires_grad_(requires_grad=False)
+                self._models.append(model.to(device).to(memory_format=torch.channels_last))
+        self.rows: list[Row] = [
+            {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths
+        ]
 
     @torch.no_grad()
-    def __call__(self, tiles: Tensor) -> Tensor:
-        """Return the logits float32 [N] of tiles [N, 3, H, W] (BGR, 0..255)."""
-        logits: Tensor = self._model(tiles)[0]
-        return logits.float()
+    def __call__(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge tiles [N, 3, H, W] (BGR, 0..255).
 
-    def row(self) -> dict[str, str]:
-        """Return what a checkpoint tells about the teacher."""
-        return {"path": str(self.path), "sha256": self.sha256}
+        Returns:
+            The means of the teachers' logits, float32: of the tiles [N] and of their cells [N, h, w].
+        """
+        logits, cells = zip(*(model(tiles) for model in self._models), strict=True)
+        return torch.stack(logits).float().mean(dim=0), torch.stack(cells).float().mean(dim=0)
 
-    def require_same(self, known: dict[str, str] | None) -> None:
-        """Refuse to go on with another teacher than the run began with.
+    def require_same(self, known: list[Row] | Row | None) -> None:
+        """Refuse to go on with other teachers than the run began with.
 
         Args:
-            known: `row()` of the teacher that the run began with.
+            known: `rows` of the teachers that the run began with, in their order; a single row in files from before
+                there could be several.
 
         Raises:
-            CheckpointError: the file's content has changed since.
+            CheckpointError: a file's content has changed since.
         """
-        if known is None or known["sha256"] != self.sha256:
-            raise CheckpointError(f"{self.path}: is not the teacher that the run began with; start anew")
+        known = [known] if isinstance(known, dict) else known or []
+        if len(known) != len(self.rows):
+            raise CheckpointError(f"the run began with {len(known)} teachers, not {len(self.rows)}; start anew")
+        for row, before in zip(self.rows, known, strict=True):
+            if row["sha256"] != before["sha256"]:
+                raise CheckpointError(f"{row['path']}: is not the teacher that the run began with; start anew")

@@ -31,7 +31,7 @@ from training.engine.distributed import Shares, World
 from training.engine.losses import cell_loss, cell_targets, distillation_loss, focal_loss, tile_loss
 from training.engine.meter import Losses, Meter
 from training.engine.stopping import COLUMN, has_stalled
-from training.engine.teacher import Teacher
+from training.engine.teacher import Teachers
 from training.engine.validation import criterion, stopping_row, validate
 from training.engine.watching import SILENT, Moment, Watcher
 from training.errors import CheckpointError, ConfigError, TrainingError
@@ -103,7 +103,7 @@ class Trainer:
 
     Raises:
         ConfigError: the configuration asks for what this machine or these sets do not have.
-        CheckpointError: `model.init` or the teacher cannot be read.
+        CheckpointError: `model.init` or a teacher cannot be read.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Trainer:
         self._learner = self._make_learner()
         self.optimiser = self._make_optimiser()
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.fp16)
-        self._teacher = None if config.loss.teacher is None else Teacher(config.loss.teacher, self.device)
+        self._teachers = Teachers(config.loss.teachers, self.device) if config.loss.teachers else None
         if not self._world.first:
             torch.manual_seed(config.seed + 1_000_003 * self._world.rank)  # other dropout in each process
         self.progress = Progress()
@@ -294,7 +294,7 @@ class Trainer:
         loss, labels = self.config.loss, batch["labels"]
         with autocast(self.config, self.device):
             logits, cells = self._learner(batch["tiles"])
-            answers = None if self._teacher is None else self._teacher(batch["tiles"])
+            answers = None if self._teachers is None else self._teachers(batch["tiles"])
         logits = logits.float()
         tiles = self._tile_loss(logits, labels)
         of_cells = of_teacher = torch.zeros((), device=self.device)
@@ -312,9 +312,22 @@ class Trainer:
             )
             total = total + loss.cell_weight * of_cells
         if answers is not None:
-            of_teacher = distillation_loss(logits, answers, temperature=loss.teacher_temperature)
+            of_teacher = self._teacher_loss(logits, cells.float(), *answers)
             total = total + loss.teacher_weight * of_teacher
         return total, (tiles, of_cells, of_teacher)
+
+    def _teacher_loss(self, logits: Tensor, cells: Tensor, taught_logits: Tensor, taught_cells: Tensor) -> Tensor:
+        loss = self.config.loss
+        of_teacher = distillation_loss(logits, taught_logits, temperature=loss.teacher_temperature)
+        if loss.teacher_cell_weight == 0:
+            return of_teacher
+        if cells.shape != taught_cells.shape:
+            raise ConfigError(
+                f"{self._config_path}: loss.teacher_cell_weight: the teachers have {tuple(taught_cells.shape[1:])} "
+                f"cells a tile, the model {tuple(cells.shape[1:])}; it must be 0"
+            )
+        of_cells = distillation_loss(cells, taught_cells, temperature=loss.teacher_temperature)
+        return of_teacher + loss.teacher_cell_weight * of_cells
 
     def _tile_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = self.config.loss
@@ -474,7 +487,7 @@ class Trainer:
             "config_path": str(self._config_path),
             "history": self.progress.history,
             "data": [_describe(sampler) for sampler in self._samplers.values()],
-            "teacher": None if self._teacher is None else self._teacher.row(),
+            "teacher": None if self._teachers is None else self._teachers.rows,
             "seed": self.config.seed,
             "commit": self._commit,
             "hours": round(self.progress.seconds / 3600, 3),
@@ -494,7 +507,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "teacher": None if self._teacher is None else self._teacher.row(),
+            "teacher": None if self._teachers is None else self._teachers.rows,
             "progress": vars(self.progress),
             "meters": {"since": self._since.sums, "total": self._total.sums},
             "random": states,
@@ -519,8 +532,8 @@ class Trainer:
             raise CheckpointError(
                 f"{path}: written by {len(states)} processes, these are {self._world.size}; start as many"
             )
-        if self._teacher is not None:
-            self._teacher.require_same(content.get("teacher"))
+        if self._teachers is not None:
+            self._teachers.require_same(content.get("teacher"))
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])

@@ -33,12 +33,11 @@ def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Ori
     """
     config = content.get("config") or {}
     found: dict[str, Origin] = {}
-    starts = (config.get("model") or {}).get("init") or []
-    starts = [starts] if isinstance(starts, str) else starts
-    teacher = (config.get("loss") or {}).get("teacher")
+    starts = _listed((config.get("model") or {}).get("init"))
+    teachers = _listed((config.get("loss") or {}).get("teacher"))
     began = f"{successor} started from {'it' if len(starts) == 1 else 'the average of it and others'}"
-    taught = f"{successor} learnt from it"
-    for what, given in [*((began, start) for start in starts), *([(taught, teacher)] if teacher else [])]:
+    taught = f"{successor} learnt from it{'' if len(teachers) == 1 else ' and others'}"
+    for what, given in [*((began, start) for start in starts), *((taught, teacher) for teacher in teachers)]:
         path = Path(given)
         run = path.parent.name
         try:
@@ -50,6 +49,13 @@ def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Ori
         own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
         found[run] = Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
     return list(found.values())
+
+
+def _listed(given: str | list[str] | None) -> list[str]:
+    """Old checkpoints hold configurations that need not be valid any more, so they are read as they are."""
+    if not given:
+        return []
+    return [given] if isinstance(given, str) else given
 
 
 def training_commands(content: Mapping[str, Any], rests_on: Sequence[Origin]) -> list[str]:

@@ -114,7 +114,8 @@ def _loss(runs: dict[str, dict[str, Any]]) -> Section:
     for name, content in runs.items():
         loss = content["config"]["loss"]
         cells = "none" if not loss["cell_weight"] else f"{loss['cell_weight']:g} ({loss.get('cell_head', 'auxiliary')})"
-        teacher = loss.get("teacher")
+        teachers = loss.get("teacher") or []
+        named = teachers if isinstance(teachers, str) else ", ".join(teachers)
         rows.append(
             [
                 name,
@@ -122,7 +123,7 @@ def _loss(runs: dict[str, dict[str, Any]]) -> Section:
                 f"{loss['pos_weight']:g}",
                 f"{loss['label_smoothing']:g}",
                 cells,
-                "none" if not teacher else f"{teacher} (weight {loss.get('teacher_weight', 0):g})",
+                "none" if not teachers else f"{named} (weight {loss.get('teacher_weight', 0):g})",
             ]
         )
     headings = ["run", "loss", "pos_weight", "label smoothing", "weight of the cells (whose)", "teacher"]
