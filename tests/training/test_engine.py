@@ -327,8 +327,10 @@ def test_cells_are_learnt_from_teachers_where_the_grids_are_alike(config: TrainC
         trainer.run()
         losses[weight] = [row["teacher_loss"] for row in trainer.progress.history]
     assert losses[3.0][0] > losses[0.0][0]
+    coarse = LossConfig(teacher=teaching_net(tmp_path, "mobilenetv2", 5), cell_head="own", teacher_cell_weight=1.0)
+    trainer = Trainer(config.model_copy(update={"loss": coarse, "model": model}), Path("x.yaml"), tmp_path / "coarse")
     with pytest.raises(ConfigError, match=r"x\.yaml: loss\.teacher_cell_weight: the teachers have \(2, 2\) cells"):
-        trainer._teacher_loss(torch.zeros(1), torch.zeros(1, 7, 7), torch.zeros(1), torch.zeros(1, 2, 2))
+        trainer.run()
 
 
 @pytest.mark.parametrize(

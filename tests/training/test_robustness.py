@@ -17,7 +17,7 @@ from drone_agent.vision.quality import assess
 from drone_agent.vision.settings import QualitySettings
 from training.config import read_settings
 from training.data.cache import load_photographs
-from training.data.dataset import evaluation_tiles
+from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.sources import get_source
 from training.errors import ConfigError
 from training.evaluation import disturb
@@ -27,6 +27,7 @@ from training.evaluation.gates import MAX_REFUSED, gates_of
 from training.evaluation.metrics import Estimate
 from training.evaluation.picture_quality import measure
 from training.evaluation.robustness import Level, Robustness, Spread, Sweep, crossing, limits_of, mean_over_sets, sweep
+from training.evaluation.robustness_report import middling_crack
 from training.evaluation.settings import RobustnessSettings
 from training.progress import no_bar
 
@@ -253,6 +254,14 @@ def test_external_and_test_sets_decide_no_gate(tmp_path: Path) -> None:
         path.write_text(yaml.safe_dump({"sets": [name]}))
         with pytest.raises(ConfigError, match="no validation part"):
             read_settings(path, RobustnessSettings)
+
+
+def test_the_sheet_shows_a_crack_that_is_neither_dark_nor_bright() -> None:
+    greys, cracked = [250, 128, 20, 150, 90], [True, False, True, True, True]
+    tiles = np.stack([np.full((224, 224, 3), grey, np.uint8) for grey in greys])
+    names = [str(grey) for grey in greys]
+    assert middling_crack(EvaluationSet("any", tiles, np.array(cracked), names, names)) == 3
+    assert middling_crack(EvaluationSet("any", tiles[:1], np.array([False]), names[:1], names[:1])) == 0
 
 
 @pytest.mark.parametrize("levels", [{"focus": [0]}, {"scale": [1]}, {"jpeg": [0]}, {"exposure": [0]}, {"fog": [1]}])

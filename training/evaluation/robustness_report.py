@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from training.data.dataset import EvaluationSet
 from training.evaluation.disturb import Disturbance, Subjects
 from training.evaluation.gates import Gates
 from training.evaluation.metrics import Estimate
@@ -218,8 +219,8 @@ def _floor(item: Sweep) -> float:
 
 
 def draw_samples(found: Robustness, subjects: Subjects, path: Path) -> Path:
-    """One cracked tile under everything that was tried."""
-    index = int(np.argmax(subjects.tiles.labels))
+    """One cracked tile under everything that was tried: of those that are neither dark nor bright."""
+    index = middling_crack(subjects.tiles)
     columns = max(len(item.levels) for item in found.sweeps)
     with figure(path, width_in=1.15 * columns, height_in=1.45 * len(found.sweeps)) as drawn:
         for row, item in enumerate(found.sweeps):
@@ -238,6 +239,12 @@ def draw_samples(found: Robustness, subjects: Subjects, path: Path) -> Path:
                 else:
                     axes.text(0.5, 0.5, "left out", ha="center", va="center", fontsize=6)
     return path
+
+
+def middling_crack(tiles: EvaluationSet) -> int:
+    """The cracked tile whose mean grey level is nearest to 128; the first tile where none is cracked."""
+    grey = np.array([float(tile.mean()) for tile in tiles.tiles])
+    return int(np.argmin(np.where(tiles.labels, np.abs(grey - 128), 999.0)))
 
 
 def _exemplary(subjects: Sequence[Subjects]) -> Subjects:
