@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,18 @@ from training.evaluation.evaluate import open_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A run that a checkpoint rests on: what it was to which run, its configuration, its commit, its hours."""
+    """A run that a checkpoint rests on: what it was to which runs, its configuration, its commit, its hours."""
 
     run: str
     what: str
     config: str
     commit: str | None
     hours: float | None
+
+    def being(self, what: str) -> Origin:
+        """The same run, which was `what` besides."""
+        known = self.what.split("; ")
+        return replace(self, what="; ".join([*known, *(part for part in what.split("; ") if part not in known)]))
 
 
 def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Origin]:
@@ -44,10 +49,13 @@ def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Ori
             theirs = open_checkpoint(path)[0]
         except CheckpointError:
             theirs = {}
-        for older in origins(theirs, f"`{run}`"):
-            found.setdefault(older.run, older)
         own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
-        found[run] = Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
+        for origin in (
+            *origins(theirs, f"`{run}`"),
+            Origin(run, what, own, theirs.get("commit"), theirs.get("hours")),
+        ):
+            known = found.get(origin.run)
+            found[origin.run] = origin if known is None else known.being(origin.what)
     return list(found.values())
 
 
