@@ -408,10 +408,10 @@ def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
     ]
     part = "this run started from the average of it and others"
     averaged = origins(run("averaged", init=["runs/base/final.pt", "runs/large/final.pt"]))
-    assert [(origin.run, origin.what) for origin in averaged] == [("base", part), ("large", part)]
+    started = "`large` started from it"
+    assert [(origin.run, origin.what) for origin in averaged] == [("base", f"{part}; {started}"), ("large", part)]
     part = "this run learnt from it and others"
     schooled = origins(run("schooled", teacher=["runs/base/final.pt", "runs/large/final.pt"]))
-    started = "`large` started from it"
     assert [(origin.run, origin.what) for origin in schooled] == [("base", f"{part}; {started}"), ("large", part)]
     both = origins(run("both", init="runs/large/final.pt", teacher="runs/large/final.pt"))
     assert both[1].what == "this run started from it; this run learnt from it"
