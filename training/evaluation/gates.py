@@ -20,7 +20,8 @@ Side = Literal["below", "above"]
 
 MAX_REFUSED: Final = 0.05
 """Share of undisturbed tiles that a gate may refuse: in what is refused no crack is found at all, where a gate guards
-against a fall of two points. Of the recorded wall a gate that refused 8 % took a tenth of the crack cells."""
+against a fall of two points. On the recorded wall a gate that refused 8 % of good tiles left 73.3 % of the crack
+cells found, one that refused 2 % left 79.2 %."""
 
 
 @dataclass(frozen=True, slots=True)
