@@ -309,7 +309,7 @@ def test_several_teachers_of_any_kind_answer_with_their_mean(tmp_path: Path) -> 
     assert torch.allclose(cells, (expected[0][1] + expected[1][1]) / 2, atol=1e-5)
 
     teachers.require_same([dict(row) for row in teachers.rows])
-    with pytest.raises(checkpoint.CheckpointError, match="1 teachers, not 2"):
+    with pytest.raises(checkpoint.CheckpointError, match="began with 1, not 2"):
         teachers.require_same(teachers.rows[0])
     with pytest.raises(checkpoint.CheckpointError, match=r"opnet-1\.pt: is not the teacher"):
         teachers.require_same(teachers.rows[::-1])

@@ -60,7 +60,7 @@ class Teachers:
         """
         known = [known] if isinstance(known, dict) else known or []
         if len(known) != len(self.rows):
-            raise CheckpointError(f"the run began with {len(known)} teachers, not {len(self.rows)}; start anew")
+            raise CheckpointError(f"teachers: the run began with {len(known)}, not {len(self.rows)}; start anew")
         for row, before in zip(self.rows, known, strict=True):
             if row["sha256"] != before["sha256"]:
                 raise CheckpointError(f"{row['path']}: is not the teacher that the run began with; start anew")
