@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +22,52 @@ class Origin:
     commit: str | None
     hours: float | None
 
-    def being(self, what: str) -> Origin:
-        """The same run, which was `what` besides."""
-        known = self.what.split("; ")
-        return replace(self, what="; ".join([*known, *(part for part in what.split("; ") if part not in known)]))
 
-
-def origins(content: Mapping[str, Any], successor: str = "this run") -> list[Origin]:
+def origins(content: Mapping[str, Any]) -> list[Origin]:
     """The runs that a checkpoint rests on, and those that they rest on, the oldest first.
 
     Runs whose checkpoint is no longer there are named as their successor names them.
 
     Args:
         content: of the checkpoint.
-        successor: how it is called.
     """
+    found: dict[str, list[Origin]] = {}
+    for origin in _mentions(content, "this run", cache(_read)):
+        found.setdefault(origin.run, []).append(origin)
+    return [replace(same[0], what="; ".join(dict.fromkeys(one.what for one in same))) for same in found.values()]
+
+
+def _mentions(
+    content: Mapping[str, Any], successor: str, read: Callable[[Path], Mapping[str, Any]]
+) -> Iterator[Origin]:
+    """Each time that a run is named on the way back, the oldest first; a run may be named several times."""
     config = content.get("config") or {}
-    found: dict[str, Origin] = {}
-    starts = _listed((config.get("model") or {}).get("init"))
-    teachers = _listed((config.get("loss") or {}).get("teacher"))
+    starts = listed((config.get("model") or {}).get("init"))
+    teachers = listed((config.get("loss") or {}).get("teacher"))
     began = f"{successor} started from {'it' if len(starts) == 1 else 'the average of it and others'}"
     taught = f"{successor} learnt from it{'' if len(teachers) == 1 else ' and others'}"
     for what, given in [*((began, start) for start in starts), *((taught, teacher) for teacher in teachers)]:
         path = Path(given)
         run = path.parent.name
-        try:
-            theirs = open_checkpoint(path)[0]
-        except CheckpointError:
-            theirs = {}
+        theirs = read(path)
+        yield from _mentions(theirs, f"`{run}`", read)
         own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
-        for origin in (
-            *origins(theirs, f"`{run}`"),
-            Origin(run, what, own, theirs.get("commit"), theirs.get("hours")),
-        ):
-            known = found.get(origin.run)
-            found[origin.run] = origin if known is None else known.being(origin.what)
-    return list(found.values())
+        yield Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
 
 
-def _listed(given: str | list[str] | None) -> list[str]:
-    """Old checkpoints hold configurations that need not be valid any more, so they are read as they are."""
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint holds; nothing if it is no longer there."""
+    try:
+        return open_checkpoint(path)[0]
+    except CheckpointError:
+        return {}
+
+
+def listed(given: str | list[str] | None) -> list[str]:
+    """Checkpoints that a run names, one or several or none.
+
+    Old runs' configurations need not be valid any more, so they are read as they are.
+    """
     if not given:
         return []
     return [given] if isinstance(given, str) else given

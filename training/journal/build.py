@@ -16,6 +16,7 @@ import yaml
 from training.engine import checkpoint
 from training.errors import DataError
 from training.export.bundle import Manifest, read_manifest
+from training.export.origins import listed
 from training.figures import figure
 from training.journal.performance import bars_table, draw_bars, ranking
 from training.journal.settings import JournalConfig
@@ -114,8 +115,7 @@ def _loss(runs: dict[str, dict[str, Any]]) -> Section:
     for name, content in runs.items():
         loss = content["config"]["loss"]
         cells = "none" if not loss["cell_weight"] else f"{loss['cell_weight']:g} ({loss.get('cell_head', 'auxiliary')})"
-        teachers = loss.get("teacher") or []
-        named = teachers if isinstance(teachers, str) else ", ".join(teachers)
+        teachers = ", ".join(listed(loss.get("teacher")))
         rows.append(
             [
                 name,
@@ -123,7 +123,7 @@ def _loss(runs: dict[str, dict[str, Any]]) -> Section:
                 f"{loss['pos_weight']:g}",
                 f"{loss['label_smoothing']:g}",
                 cells,
-                "none" if not teachers else f"{named} (weight {loss.get('teacher_weight', 0):g})",
+                "none" if not teachers else f"{teachers} (weight {loss.get('teacher_weight', 0):g})",
             ]
         )
     headings = ["run", "loss", "pos_weight", "label smoothing", "weight of the cells (whose)", "teacher"]
