@@ -282,3 +282,34 @@ def test_masonry_among_cracked_pictures_is_rare_and_its_mortar_is_joint(cracked:
     ]
     masonry = sum(value > 0.08 for value in share)  # more than a few straight joints cover
     assert masonry <= 12 if cracked else masonry >= 15
+
+
+@pytest.mark.parametrize("uneven", [0.0, 1.0])
+def test_a_drawn_joint_is_straight_dark_where_it_is_marked_and_reaches_both_borders(uneven: float) -> None:
+    columns = np.mgrid[:256, :256].astype(np.float32)[1]
+    rows = np.mgrid[:256, :256][0]
+    for seed in range(8):
+        mask = np.zeros((256, 256), np.uint8)
+        gain = synthetic._joint(
+            rows, columns - 100, mask, np.random.default_rng(seed), depth=0.5, width=3.0, uneven=uneven, ridge=0.0
+        )
+        marked = mask == JOINT
+        assert marked.any(axis=1).all()
+        assert abs(float(np.nonzero(marked)[1].mean()) - 100) < 1.5
+        assert np.ptp(np.nonzero(marked)[1]) < 16
+        assert float(gain[marked].mean()) < (0.85 if uneven else 0.75)
+        assert float(gain[:, :80].min()) == 1.0
+        depths = gain[:, 98:103].min(axis=1)
+        assert np.ptp(depths) < 1e-6 if uneven == 0 else np.ptp(depths) > 0.2
+
+
+def test_joints_do_not_hide_marked_cracks() -> None:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[:, 98:103] = CRACK
+    rows, columns = np.mgrid[:256, :256]
+    synthetic._joint(
+        rows, (columns - 100).astype(np.float32), mask, np.random.default_rng(1), depth=0.5, width=9.0, uneven=0.0,
+        ridge=0.2,
+    )  # fmt: skip
+    assert (mask[:, 98:103] == CRACK).all()
+    assert (mask == JOINT).any()

@@ -23,7 +23,7 @@ from training.data.cache import Photographs, draw_synthetic, load_photographs
 from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
-from training.data.tiles import kind_of
+from training.data.tiles import kind_of, label_of
 from training.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -208,6 +208,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         seed: with the stage's number and the step, decides the batch.
         stage: number of the stage.
         steps: how many batches there are.
+        cut_mix: chance that a rectangle of another tile is laid on a tile.
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         seed: int,
         stage: int,
         steps: int,
+        cut_mix: float = 0.0,
     ) -> None:
         self._names = [name for name, weight in weights.items() if weight > 0]
         share = np.array([weights[name] for name in self._names])
@@ -233,6 +235,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._rotate = preset != "none"
         self._key = (seed, stage)
         self._steps = steps
+        self._cut_mix = cut_mix
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -260,12 +263,50 @@ class Mixture(Dataset[dict[str, Tensor]]):
             labels[row] = label
             if label:
                 cracks[row] = UNKNOWN_CELLS if mask is None else np.where(mask == CRACK, np.uint8(CRACK), np.uint8(0))
+        if self._cut_mix > 0:
+            lay_over(tiles, labels, cracks, self._cut_mix, rng)
         return {
             "tiles": torch.from_numpy(tiles).permute(0, 3, 1, 2),
             "labels": torch.from_numpy(labels),
             "cracks": torch.from_numpy(cracks),
             "source": torch.from_numpy(sources.astype(np.int64)),
         }
+
+
+COVERED: Final = (0.35, 0.75)
+"""Side of the rectangle that is laid over a tile, as a share of the tile's."""
+
+
+def lay_over(
+    tiles: Image, labels: NDArray[np.float32], cracks: NDArray[np.uint8], chance: float, rng: Generator
+) -> None:
+    """Lay a rectangle of the next tile of the batch on a tile, with its cells (CutMix, Yun et al. 2019), in place.
+
+    The label is not mixed: it is that of what can then be seen, by the rule of `training.data.tiles`. Nothing is done
+    where a tile's cells are not known, or where the rule is unsure.
+
+    Args:
+        tiles: [B, S, S, 3].
+        labels: [B], 0 or 1.
+        cracks: [B, S, S], as in a batch.
+        chance: for each tile.
+        rng: decides which, and where.
+    """
+    others, their_cracks = tiles.copy(), cracks.copy()
+    known = cracks[:, 0, 0] != UNKNOWN_CELLS
+    side = tiles.shape[1]
+    for row in range(len(tiles)):
+        other = (row + 1) % len(tiles)
+        if rng.random() >= chance or not (known[row] and known[other]):
+            continue
+        height, width = (round(side * share) for share in rng.uniform(*COVERED, 2))
+        top, left = int(rng.integers(side - height + 1)), int(rng.integers(side - width + 1))
+        area = (slice(top, top + height), slice(left, left + width))
+        mixed = cracks[row].copy()
+        mixed[area] = their_cracks[other][area]
+        label = label_of(mixed)
+        if label is not None:
+            tiles[row][area], cracks[row], labels[row] = others[other][area], mixed, label
 
 
 def load_samplers(

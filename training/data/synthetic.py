@@ -104,7 +104,7 @@ def draw(
     """
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     canvas = texture.astype(np.float32)
-    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.22, 0.36, 0.12, 0.10, 0.12, 0.08])
+    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.20, 0.32, 0.10, 0.08, 0.20, 0.10])
     if cracked and pattern in {"brick", "rubble"} and rng.random() > CRACKED_MASONRY:
         pattern = "bare"
     if pattern == "brick":
@@ -276,33 +276,104 @@ def _wobble(image: Float, rng: Generator, strength_px: float, knots: int = 14) -
 
 
 def _joints(canvas: Float, mask: Image, rng: Generator, pattern: str) -> Float:
-    """Draw straight joints: planks (parallel), a grid (tiles, panels), or one or two joints of a slab."""
+    """Draw straight joints: planks (parallel), a grid (tiles, panels), or one or two joints of a slab.
+
+    Half of them are as even as a saw cuts. The others are what concrete leaves between boards: darker here and paler
+    there, broken off, of changing width, with a lit ridge beside them; straight all the same, from border to border.
+    """
     spacing = {"planks": rng.uniform(25, 130), "grid": rng.uniform(35, 160), "slab": 400.0}[pattern]
-    width = int(rng.choice([1, 1, 2, 2, 3, 4, 6, 9]))
-    gain = np.ones((SIDE_PX, SIDE_PX), np.float32)
-    depth = float(rng.uniform(0.15, 0.85) if rng.random() < 0.8 else rng.uniform(1.1, 1.6))
+    width = float(rng.choice([1, 1, 2, 2, 3, 4, 6, 9]))
+    depth = float(rng.uniform(0.15, 0.85) if rng.random() < 0.8 else -rng.uniform(0.1, 0.45))
+    uneven = float(rng.uniform(0.3, 1.0)) if rng.random() < (0.7 if pattern == "planks" else 0.35) else 0.0
+    ridge = float(rng.uniform(0.05, 0.3)) if rng.random() < 0.3 else 0.0
+    if uneven:
+        width = min(width, float(rng.uniform(0.8, 4.0)))
     first = (
         float(rng.uniform(0, np.pi))
         if rng.random() < 0.3
         else float(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.04))
     )
+    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX].astype(np.float32) - np.float32(SIDE_PX / 2)
+    gain = np.ones((SIDE_PX, SIDE_PX), np.float32)
     for angle in (first,) if pattern == "planks" or rng.random() < 0.3 else (first, first + np.pi / 2):
-        direction, normal = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        for offset in np.arange(-380 + rng.uniform(0, spacing), 380, spacing):
-            if pattern == "slab":
-                offset = rng.uniform(-90, 90)  # noqa: PLW2901 - a slab's joint lies anywhere
-            middle = np.array([SIDE_PX / 2, SIDE_PX / 2]) + normal * (offset + rng.normal(0, spacing * 0.02))
-            ends = [tuple(int(v) for v in middle + direction * sign * 400) for sign in (-1, 1)]
-            cv2.line(gain, ends[0], ends[1], depth, width, cv2.LINE_AA)
-            cv2.line(mask, ends[0], ends[1], JOINT, width)
-            if pattern == "planks":  # each plank left its own tone
-                side = np.array([ends[0], ends[1], ends[1] + normal * spacing, ends[0] + normal * spacing], np.int32)
-                tone = np.zeros_like(gain)
-                cv2.fillPoly(tone, [side], float(rng.normal(0, 0.04)))
-                gain += tone
-            if pattern == "slab":
-                break
+        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        along = np.clip(np.rint(columns * cos + rows * sin) + _REACH_PX, 0, 2 * _REACH_PX).astype(np.intp)
+        across = rows * cos - columns * sin
+        if pattern == "slab":
+            offsets = np.array([rng.uniform(-90, 90)])  # a slab's joint lies anywhere
+        else:
+            offsets = np.arange(-_REACH_PX + rng.uniform(0, spacing), _REACH_PX, spacing)
+            offsets += rng.normal(0, spacing * 0.02, len(offsets))
+        if pattern == "planks":  # each plank left its own tone, and its grain
+            plank = np.searchsorted(offsets, across)
+            gain *= (1 + rng.normal(0, 0.05, len(offsets) + 1).astype(np.float32))[plank]
+            if rng.random() < 0.6:
+                gain *= 1 + float(rng.uniform(0.01, 0.06)) * _grain(along, across, rng)
+        for offset in offsets:
+            gain *= _joint(
+                along, across - np.float32(offset), mask, rng, depth=depth, width=width, uneven=uneven, ridge=ridge
+            )
     return np.asarray(canvas * gain[:, :, None], np.float32)
+
+
+_REACH_PX: Final = 190
+"""Half the diagonal of a picture, and a little more."""
+
+
+def _joint(
+    along: NDArray[np.intp],
+    across: Float,
+    mask: Image,
+    rng: Generator,
+    *,
+    depth: float,
+    width: float,
+    uneven: float,
+    ridge: float,
+) -> Float:
+    """Return the gain of one joint and mark it.
+
+    Args:
+        along: whole pixels along the joint, from 0, [256, 256].
+        across: pixels from its middle, [256, 256].
+        mask: gets the joint.
+        rng: decides how it varies.
+        depth: by which share it darkens; below 0 it lightens.
+        width: in pixels.
+        uneven: how much depth and width vary along it, 0 to 1.
+        ridge: by which share it lightens beside itself.
+    """
+    length = 2 * _REACH_PX + 1
+    half = np.full(length, max(0.5, width / 2), np.float32)
+    strength = np.full(length, depth, np.float32)
+    if uneven:
+        slow, quick = _wave(rng, length, rng.uniform(20, 90)), _wave(rng, length, rng.uniform(3, 12))
+        strength *= np.clip(1 + uneven * (0.9 * slow + 0.4 * quick) - 0.2 * uneven, 0, 1.6)
+        half *= np.exp(0.5 * uneven * _wave(rng, length, rng.uniform(6, 40)))
+        across = across - (0.8 * uneven * _wave(rng, length, rng.uniform(15, 60)))[along]
+    softness = float(rng.uniform(0.5, 1.2))
+    distance = np.abs(across)
+    profile = np.clip((half[along] - distance) / softness + 0.5, 0, 1)
+    mask[(distance <= half[along]) & (mask == 0)] = JOINT
+    gain = 1 - np.clip(strength, -0.8, 0.95)[along] * profile
+    if ridge:
+        side = float(rng.choice([-1.0, 1.0])) * (half[along] + 1.0)
+        gain += ridge * np.clip(1.2 - np.abs(across - side), 0, 1)
+    return np.asarray(gain, np.float32)
+
+
+def _wave(rng: Generator, length: int, spacing: float) -> Float:
+    """Return smooth noise of mean 0 and deviation 1 along a line; knots lie `spacing` pixels apart."""
+    knots = rng.standard_normal((1, max(4, round(length / spacing)))).astype(np.float32)
+    return np.asarray(cv2.resize(knots, (length, 1), interpolation=cv2.INTER_CUBIC)[0], np.float32)
+
+
+def _grain(along: NDArray[np.intp], across: Float, rng: Generator) -> Float:
+    """Return what the wood left on concrete: streaks along the planks, of deviation 1."""
+    knots = (int(rng.integers(50, 2 * _REACH_PX)), int(rng.integers(4, 16)))
+    streaks = rng.standard_normal(knots).astype(np.float32)
+    field = cv2.resize(streaks, (2 * _REACH_PX + 1, 2 * _REACH_PX + 1), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field[np.clip(np.rint(across) + _REACH_PX, 0, 2 * _REACH_PX).astype(np.intp), along], np.float32)
 
 
 def _shadow(canvas: Float, rng: Generator) -> Float:

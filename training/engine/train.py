@@ -254,6 +254,7 @@ class Trainer:
             seed=self.config.seed,
             stage=self.progress.stage,
             steps=stage.steps,
+            cut_mix=stage.cut_mix,
         )
         workers = self.config.data.workers
         return DataLoader(

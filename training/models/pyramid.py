@@ -6,7 +6,7 @@ earlier layers, with smaller cells, still see. A crack of a few pixels is lost i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -29,10 +29,13 @@ class Pyramid(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.laterals = nn.ModuleList(_convolution(count, width, 1) for count in channels)
         self.enlarge = nn.Upsample(scale_factor=2.0, mode="nearest")
+        self.join = nn.ReLU6(inplace=True)
         self.mend = nn.Sequential(
-            _convolution(width, width, 3, groups=width), nn.ReLU6(inplace=True), _convolution(width, width, 1)
+            _convolution(width, width, 3, groups=width),
+            nn.ReLU6(inplace=True),
+            _convolution(width, width, 1),
+            nn.ReLU6(inplace=True),
         )
-        self.end = nn.ReLU6(inplace=True)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Map scaled tiles [N, 3, H, W] to features [N, width, h, w], the cells of the first stage."""
@@ -43,13 +46,45 @@ class Pyramid(nn.Module):
         merged = levels.pop()
         while levels:
             merged = levels.pop() + self.enlarge(merged)
-        features: Tensor = self.end(self.mend(self.end(merged)))
+        features: Tensor = self.mend(self.join(merged))
         return features
+
+
+Ends = Mapping[int, Sequence[int]]
+"""By the side of the cells in pixels: where a backbone is cut, so that each part but the first halves the grid; nothing
+where it stays whole."""
+
+
+def with_cells(features: nn.Sequential, channels: int, ends: Ends, cell_px: int) -> tuple[nn.Module, int]:
+    """Give a backbone finer cells.
+
+    Args:
+        features: the backbone.
+        channels: of its output.
+        ends: see there.
+        cell_px: a key of `ends`.
+
+    Returns:
+        What gives features with cells of `cell_px`, and their channels: the backbone itself where it need not be cut.
+
+    Raises:
+        ValueError: `cell_px` is no key of `ends`.
+    """
+    if cell_px not in ends:
+        raise ValueError(f"cell_px must be one of {sorted(ends)}, found {cell_px}")
+    if not ends[cell_px]:
+        return features, channels
+    stages = split_at(features, ends[cell_px])
+    return Pyramid(stages, [_channels(stage) for stage in stages]), WIDTH
 
 
 def split_at(features: nn.Sequential, ends: Sequence[int]) -> list[nn.Sequential]:
     """Cut a backbone into parts that end before each of `ends`."""
     return [features[start:end] for start, end in pairwise((0, *ends))]
+
+
+def _channels(stage: nn.Sequential) -> int:
+    return [module.num_features for module in stage.modules() if isinstance(module, nn.BatchNorm2d)][-1]
 
 
 def _convolution(given: int, wanted: int, kernel: int, groups: int = 1) -> nn.Sequential:

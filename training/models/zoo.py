@@ -17,13 +17,10 @@ from torchvision import models as torchvision_models
 from torchvision.models.vgg import cfgs, make_layers
 
 from training.models.base import CellClassifier, Pooling
-from training.models.pyramid import WIDTH, Pyramid, split_at
+from training.models.pyramid import Ends, with_cells
 from training.models.scaling import fold_imagenet
 
-
-_MOBILENETV2_ENDS: Final = {8: (7, 14, 19), 16: (14, 19), 32: ()}
-"""By the side of the cells in pixels: where the backbone is cut, so that each part but the first halves the grid."""
-_MOBILENETV2_CHANNELS: Final = {7: 32, 14: 96, 19: 1280}
+_MOBILENETV2_ENDS: Final[Ends] = {8: (7, 14, 19), 16: (14, 19), 32: ()}
 
 
 def mobilenetv2(
@@ -49,17 +46,12 @@ def mobilenetv2(
         FileNotFoundError: the file with the weights is not there.
         ValueError: `cell_px` is none of the three.
     """
-    if cell_px not in _MOBILENETV2_ENDS:
-        raise ValueError(f"mobilenetv2: cell_px must be one of {sorted(_MOBILENETV2_ENDS)}, found {cell_px}")
     network = torchvision_models.mobilenet_v2(weights=None)
     if pretrained is not None:
         state = _imagenet_state(pretrained, torchvision_models.MobileNet_V2_Weights.IMAGENET1K_V1)
         _fold_into_batch_norm(state, "features.0.0.weight", "features.0.1.running_mean")
         network.load_state_dict(state)
-    features, channels = network.features, network.last_channel
-    ends = _MOBILENETV2_ENDS[cell_px]
-    if ends:
-        features, channels = Pyramid(split_at(features, ends), [_MOBILENETV2_CHANNELS[end] for end in ends]), WIDTH
+    features, channels = with_cells(network.features, network.last_channel, _MOBILENETV2_ENDS, cell_px)
     return CellClassifier(features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
