@@ -16,6 +16,7 @@ from training.evaluation.hypotheses import (
     draw_effects,
     put_to_test,
 )
+from training.evaluation.hypotheses_command import _page
 from training.evaluation.threshold import Scored
 
 pytestmark = pytest.mark.training
@@ -155,3 +156,14 @@ def test_unknown_sets_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     config.write_text("sets: [mars]\n")
     with pytest.raises(ConfigError, match=r"hypotheses\.yaml.*mars.*uav75/val"):
         hypotheses_command(tmp_path, config)
+
+
+def test_the_page_says_so_where_no_tile_is_wrong(tmp_path: Path) -> None:
+    tiles = widths()
+    found = put_to_test(THIN, tiles, scored(tiles, np.arange(1.0, 41.0)), 0.0, resamples=10)
+    assert found is not None
+    chart = tmp_path / "effects.svg"
+    draw_effects([found], chart)
+    page = _page(tmp_path, "model", "int8", [(tiles.name, found)], chart).read_text(encoding="utf-8")
+    assert "<td>0</td><td>40</td><td>–</td>" in "".join(line.strip() for line in page.splitlines())
+    assert ">nan<" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,7 +104,7 @@ def _page(folder: Path, name: str, label: str, tested: list[tuple[str, Tested]],
     rows = []
     for where, item in tested:
         effect = f"{item.effect.value:.2f} ({item.effect.low:.2f}–{item.effect.high:.2f})"
-        medians = [f"{item.median_wrong:.3g}", f"{item.median_right:.3g}"]
+        medians = ["–" if math.isnan(median) else f"{median:.3g}" for median in (item.median_wrong, item.median_right)]
         shown = "–" if item.verdict == "too few errors" else effect
         rows.append([item.statement, where, str(item.wrong), str(item.right), *medians, shown, item.verdict])
     note = (

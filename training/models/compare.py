@@ -170,6 +170,10 @@ def write(rows: Sequence[ModelRow], reference: str, out: Path) -> Path:
     return write_page(out / "index.html", "Architectures", "What each architecture costs.", [section])
 
 
+_NAMES_APART: Final = 1.22
+"""Ratio of two places on the axis of parameters at which names can stand side by side."""
+
+
 def _draw(rows: Sequence[ModelRow], reference: str, path: Path) -> None:
     with figure(path, width_in=7, height_in=4.6) as drawn:
         axes = drawn.subplots()
@@ -182,11 +186,14 @@ def _draw(rows: Sequence[ModelRow], reference: str, path: Path) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
         # names above the axes, where no other point or name is in their way; variants of one size share theirs
+        last = 0.0
         for parameters in sorted({row.parameters for row in rows}):
             names = ", ".join(row.name for row in rows if row.parameters == parameters)
-            axes.axvline(parameters / 1e6, color=COLOURS[7], linewidth=0.6, zorder=0)
-            axes.text(
-                parameters / 1e6, 1.02, names, transform=axes.get_xaxis_transform(), rotation=40, ha="left", fontsize=8
-            )
+            place = parameters / 1e6
+            last = max(place, last * _NAMES_APART)
+            axes.axvline(place, color=COLOURS[7], linewidth=0.6, zorder=0)
+            across = axes.get_xaxis_transform()
+            axes.plot([place, last], [1.0, 1.03], transform=across, color=COLOURS[7], linewidth=0.6, clip_on=False)
+            axes.text(last, 1.035, names, transform=across, rotation=40, ha="left", fontsize=8)
         if any(row.int8_ratio is not None for row in rows):
             axes.legend(loc="center", bbox_to_anchor=(0.25, 0.75))
