@@ -34,8 +34,8 @@ class ModelConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
     init: Path | list[Path] | None = Field(
         default=None,
-        description="checkpoint of the same network to start from, or several of them: then their average; blocks and "
-        "pooling may have been added since",
+        description="checkpoint of the same network to start from, or folder of a bundle, or several of them: then "
+        "their average; blocks and pooling may have been added since",
     )
 
     @property
@@ -86,8 +86,8 @@ class LossConfig(Strict):
     cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
     teacher: Path | list[Path] | None = Field(
         default=None,
-        description="checkpoint (best.pt or final.pt) of a model whose answers are learnt too, or several of any "
-        "kinds: then the mean of their logits",
+        description="checkpoint (best.pt or final.pt) or bundle of a model whose answers are learnt too, or several of "
+        "any kinds: then the mean of their logits",
     )
     teacher_weight: float = Field(default=1.0, gt=0, description="weight of the loss against the teacher")
     teacher_cell_weight: float = Field(

@@ -14,6 +14,9 @@
      "teacher": [{"path", "sha256"}, ...] | None,   # absent before there were teachers, a dict while there was one
      "seed": 1, "commit": "..." | None, "hours": 0.7, "step": 12000, "criterion": 0.93}
 
+Where a checkpoint is read, the folder of a bundle may stand for one (`training.engine.bundle`): it then has an empty
+"config" and "history", and "bundle": "mobilenetv2 0.4.0".
+
 `last.pt` is the state from which `--resume` goes on: raw and averaged weights, auxiliary head, optimiser, random
 generators.
 """
@@ -28,10 +31,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from training.engine import bundle
 from training.errors import CheckpointError
 from training.models import CellClassifier, create
 
-__all__ = ["CheckpointError", "average_state", "load", "load_model", "save"]
+__all__ = ["CheckpointError", "average_state", "load", "load_model", "save", "weights_file"]
 
 FORMAT: Final = 1
 
@@ -47,11 +51,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as a dictionary.
+    """Read a checkpoint, or a bundle, as a dictionary.
 
     Raises:
         CheckpointError: the file is absent, damaged, or of another format.
     """
+    if path.is_dir():
+        return bundle.load(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:
@@ -62,6 +68,15 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
     return content
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that holds the weights: the checkpoint itself, or the float file of a bundle.
+
+    Raises:
+        CheckpointError: a folder that is no bundle.
+    """
+    return bundle.float_file(path) if path.is_dir() else path
 
 
 def load_model(path: Path) -> CellClassifier:

@@ -20,7 +20,7 @@ class Teachers:
     """Trained models in evaluation mode, of any kinds; they never learn.
 
     Args:
-        paths: `best.pt` or `final.pt` of the teachers' runs, at least one.
+        paths: `best.pt` or `final.pt` of the teachers' runs, or folders of bundles; at least one.
         device: where they answer.
 
     Raises:
@@ -35,7 +35,8 @@ class Teachers:
                 model = checkpoint.load_model(path).requires_grad_(requires_grad=False)
                 self._models.append(model.to(device).to(memory_format=torch.channels_last))
         self.rows: list[Row] = [
-            {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths
+            {"path": str(path), "sha256": hashlib.sha256(checkpoint.weights_file(path).read_bytes()).hexdigest()}
+            for path in paths
         ]
 
     @torch.no_grad()

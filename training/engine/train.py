@@ -25,6 +25,7 @@ from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import get_source
 from training.engine import checkpoint
+from training.engine.bundle import restore_norms
 from training.engine.curves import TRACE_COLUMNS, draw_curves
 from training.engine.device import autocast, choose_device, random_state, set_random_state
 from training.engine.distributed import Shares, World
@@ -40,6 +41,7 @@ from training.models import CellClassifier, create
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_NORM_BATCHES: Final = 16
 TRACE_EVERY: Final = 10
 """Steps between two points of the curves of loss and rate."""
 
@@ -146,6 +148,8 @@ class Trainer:
         with self._world.one_after_the_other():
             self._samplers = self._open_sources()
             self._validation = self._open_validation()
+        if any(path.is_dir() for path in config.model.starts):
+            self._restore_norms()
         self._last_saved = time.monotonic()
         self._board: SummaryWriter | None = None
 
@@ -244,18 +248,28 @@ class Trainer:
                 break
             before = time.monotonic()
 
-    def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
-        batches: Dataset[dict[str, Tensor]] = Mixture(
+    def _restore_norms(self) -> None:
+        """Measure what a bundle's folded layers see on the first batches, so that they can be trained further."""
+        mixture = self._mixture(self.config.stages[0], 0)
+        shown = (mixture[step]["tiles"].to(self.device) for step in range(min(_NORM_BATCHES, len(mixture))))
+        restore_norms(self.model, shown)
+        self.average.load_state_dict(self.model.state_dict())
+
+    def _mixture(self, stage: StageConfig, number: int) -> Mixture:
+        return Mixture(
             self._samplers,
             stage.sources,
             px=stage.px,
             batch=stage.batch,
             preset=stage.preset,
             seed=self.config.seed,
-            stage=self.progress.stage,
+            stage=number,
             steps=stage.steps,
             cut_mix=stage.cut_mix,
         )
+
+    def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
+        batches: Dataset[dict[str, Tensor]] = self._mixture(stage, self.progress.stage)
         workers = self.config.data.workers
         return DataLoader(
             Shares(batches, self._world),

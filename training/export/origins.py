@@ -14,13 +14,17 @@ from training.evaluation.evaluate import open_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A run that a checkpoint rests on: what it was to which runs, its configuration, its commit, its hours."""
+    """A run that a checkpoint rests on: what it was to which runs, its configuration, its commit, its hours.
+
+    Of a bundle the weights themselves are in the repository, and need not be trained again.
+    """
 
     run: str
     what: str
     config: str
     commit: str | None
     hours: float | None
+    is_bundle: bool = False
 
 
 def origins(content: Mapping[str, Any]) -> list[Origin]:
@@ -48,11 +52,13 @@ def _mentions(
     taught = f"{successor} learnt from it{'' if len(teachers) == 1 else ' and others'}"
     for what, given in [*((began, start) for start in starts), *((taught, teacher) for teacher in teachers)]:
         path = Path(given)
-        run = path.parent.name
         theirs = read(path)
+        bundle = theirs.get("bundle")
+        run = bundle or path.parent.name
+        note = "" if bundle is None else " (a bundle: what it rests on is on the card of that version)"
         yield from _mentions(theirs, f"`{run}`", read)
         own = str(theirs.get("config_path") or Path("config/training") / f"{run}.yaml")
-        yield Origin(run, what, own, theirs.get("commit"), theirs.get("hours"))
+        yield Origin(run, what + note, own, theirs.get("commit"), theirs.get("hours"), is_bundle=bundle is not None)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -81,5 +87,6 @@ def training_commands(content: Mapping[str, Any], rests_on: Sequence[Origin]) ->
     earlier = [
         f"crack-training train {run.config}" + (f"  # at commit {run.commit[:7]}" if run.commit else "")
         for run in rests_on
+        if not run.is_bundle
     ]
     return [*earlier, f"crack-training train {own}"]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import REPOSITORY
+from tests.training.test_engine import small_config
+from training.config import LossConfig, ModelConfig
+from training.engine import checkpoint
+from training.engine.bundle import restore_norms
+from training.engine.train import Trainer
+from training.evaluation.evaluate import OnnxScorer
+from training.export.origins import origins, training_commands
+
+pytestmark = pytest.mark.training
+
+BUNDLES = REPOSITORY / "exported_models"
+
+
+def tiles(count: int = 4, px: int = 224) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (count, 3, px, px), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configurations are sought where commands are run."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in BUNDLES.glob("*/manifest.json")))
+def test_a_shipped_bundle_is_the_network_that_its_float_file_is(name: str) -> None:
+    content = checkpoint.load(BUNDLES / name)
+    manifest = json.loads((BUNDLES / name / "manifest.json").read_text(encoding="utf-8"))
+    assert content["bundle"] == f"{name} {manifest['version']}"
+    assert content["commit"] == manifest["training"]["commit"]
+    with torch.inference_mode():
+        found, _ = checkpoint.load_model(BUNDLES / name)(tiles())
+    expected = OnnxScorer(BUNDLES / name / "model.onnx").logits(tiles().permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("here")
+def test_restored_norms_change_no_answer_and_make_batches_answer_like_it() -> None:
+    shown = tiles(16, 96)
+    folded, restored = (checkpoint.load_model(BUNDLES / "opnet-lse") for _ in range(2))
+    restore_norms(restored, [shown[:8], shown[8:]])
+    for module in (*folded.modules(), *restored.modules()):
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    with torch.inference_mode():
+        expected, found = folded(shown)[0], restored(shown)[0]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        spread = float(expected.std())
+        # batch statistics of a folded network are nothing like those that it answers with
+        assert float((restored.train()(shown)[0] - expected).abs().mean()) < 0.1 * spread + 0.05
+        assert float((folded.train()(shown)[0] - expected).abs().mean()) > 0.5
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_starts_from_a_bundle_and_learns_from_another(
+    data_root: Path, splits: Path, cache: Path, tmp_path: Path
+) -> None:
+    lse, teacher = BUNDLES / "opnet-lse", BUNDLES / "opnet"
+    changes = {
+        "model": ModelConfig(name="opnet-lse", options={"dropout": 0.1, "context": [2, 4]}, init=lse),
+        "loss": LossConfig(teacher=teacher),
+    }
+    trainer = Trainer(
+        small_config(data_root, splits, cache).model_copy(update=changes), Path("x.yaml"), tmp_path / "run"
+    )
+    with torch.inference_mode():
+        found = trainer.average(tiles())[0]
+    expected = OnnxScorer(lse / "model.onnx").logits(tiles().permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+    trainer.run()
+    content = checkpoint.load(tmp_path / "run" / "final.pt")
+    (row,) = content["teacher"]
+    assert row["sha256"] == hashlib.sha256((teacher / "model.onnx").read_bytes()).hexdigest()
+    started, taught = origins(content)
+    assert started.run.startswith("opnet-lse ")
+    assert started.is_bundle
+    assert taught.what.startswith("this run learnt from it (a bundle")
+    assert training_commands(content, [started, taught]) == ["crack-training train x.yaml"]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLES / "opnet-lse", tmp_path / "opnet-lse"))
+
+
+@pytest.mark.usefixtures("here")
+def test_another_network_in_the_configuration_is_refused(copied: Path, tmp_path: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    for text, match in (
+        ("model: {name: mobilenetv2}", "does not hold the network"),
+        ("model: {name: opnet-lse, options: {context: [4, 2]}}", "gives"),
+        ("model: {name: nothing}", "'nothing' is unknown"),
+        ("name: no model", "does not say which network"),
+    ):
+        other = tmp_path / "other.yaml"
+        other.write_text(text, encoding="utf-8")
+        manifest["training"]["config"] = str(other)
+        (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with pytest.raises(checkpoint.CheckpointError, match=match):
+            checkpoint.load(copied)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_is_no_bundle_is_refused_with_its_path(copied: Path) -> None:
+    (copied / "manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(checkpoint.CheckpointError, match=r"manifest\.json: not the manifest"):
+        checkpoint.load(copied)
+    (copied / "manifest.json").unlink()
+    with pytest.raises(checkpoint.CheckpointError, match=r"manifest\.json: cannot be read"):
+        checkpoint.load(copied)
