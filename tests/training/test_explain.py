@@ -255,6 +255,29 @@ def test_the_command_writes_errors_maps_figures_and_a_page(
     assert "pointing.svg" in (folder / "explain.md").read_text(encoding="utf-8")
 
 
+def test_a_bundle_is_explained_too_as_the_network_that_its_float_file_is(
+    tmp_path: Path, quick: Path, data_root: Path, cache: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register_further_commands()
+    bundle = REPOSITORY / "exported_models" / "opnet-lse"
+    arguments = ["explain", str(bundle), "--config", str(quick), "--out", str(tmp_path / "out")]
+    monkeypatch.chdir(REPOSITORY)
+    result = CliRunner().invoke(app, [*arguments, *options(data_root, cache, splits)])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "opnet-lse-int8"
+    content = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
+    assert content["operating_point"]["basis"] == "the operating point of the bundle opnet-lse"
+    assert {row["method"] for row in content["measured"]} == {CELLS, GRAD_CAM, GRADIENTS}
+    assert "the float file of the same bundle" in (folder / "explain.md").read_text(encoding="utf-8")
+    # where the configuration that says which network it is is not at hand, what needs no gradients is still there
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [*arguments, *options(data_root, cache, splits)])
+    assert result.exit_code == 0, result.output
+    assert "no maps that need gradients" in " ".join(result.output.split())
+    content = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
+    assert {row["method"] for row in content["measured"]} == {CELLS}
+
+
 def test_a_checkpoint_without_validation_sets_of_both_kinds_needs_a_threshold(
     tmp_path: Path, quick: Path, model: Path, data_root: Path, cache: Path, splits: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import Field
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from training.evaluation.gallery import Mistake, OperatingPoint
     from training.evaluation.metrics import Estimate
     from training.evaluation.threshold import Scored
+    from training.models import CellClassifier
     from training.page import Picture
 
 DEFAULT_CONFIG: Final = Path("config/training/commands/explain.yaml")
@@ -147,7 +148,7 @@ def _explain_one(
 ) -> Path:
     """Explain one model; return its page."""
     from training.errors import DataError
-    from training.evaluation.evaluate import identity, open_checkpoint, open_subjects, score
+    from training.evaluation.evaluate import identity, open_subjects, score
     from training.evaluation.explain import Explainer, completeness
     from training.evaluation.explain_report import Explained, draw_bars, plain_statements, write_report
     from training.evaluation.gallery import mistakes, write_errors
@@ -169,14 +170,12 @@ def _explain_one(
     errors = {pair: mistakes(item, point) for pair, item in scored.items()}
     write_errors(folder / "errors.csv", errors, gallery)
     sheets = {"/".join(pair): _sheets(folder, pair, gallery[pair], errors[pair], settings.worst) for pair in gallery}
-    explainer = None
-    if subject.label == "torch":
-        net = open_checkpoint(model)[1]
-        explainer = Explainer(net, layer=settings.layer, n_steps=settings.n_steps)
+    content, net = _with_gradients(model)
+    explainer = None if net is None else Explainer(net, layer=settings.layer, n_steps=settings.n_steps)
     examples, drawn = (
         _examples(folder, label, explainer, gallery, scored, point, settings) if explainer is not None else ([], [])
     )
-    measured, seen = _measure(label, model, subject, explainer, masked, point, settings)
+    measured, seen = _measure(label, content, subject, explainer, masked, point, settings)
     chart = draw_bars(folder / "pointing.svg", measured) if measured else None
     maps = [*drawn, *seen]
     missing = completeness(maps) if explainer is not None and maps else None
@@ -191,9 +190,10 @@ def _explain_one(
         chart=chart,
         layer=explainer.layer() if explainer is not None else None,
         completeness=missing,
+        maps_of="" if explainer is None or subject.label == "torch" else "the float file of the same bundle",
         settings=settings.model_dump(mode="json", exclude={"data"}),
     )
-    content = {
+    result = {
         "model": who | {"file": subject.label},
         "operating_point": {
             "threshold_logit": point.threshold_logit,
@@ -210,10 +210,30 @@ def _explain_one(
         "integrated_gradients": missing,
         "measured": [item.to_dict() for item in measured],
     }
-    (folder / "explain.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / "explain.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for line in plain_statements(measured):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     return write_report(found, folder)
+
+
+def _with_gradients(model: Path) -> tuple[dict[str, Any], CellClassifier | None]:
+    """Open what gradients can be taken of: a checkpoint, or the float file of a bundle as the network that it was.
+
+    Returns:
+        What it holds and the network; nothing for a single ONNX file, or where a bundle's network is not known.
+    """
+    from training.engine.checkpoint import CheckpointError
+    from training.evaluation.evaluate import open_checkpoint
+
+    if model.suffix == ".onnx":
+        return {}, None
+    try:
+        return open_checkpoint(model)
+    except CheckpointError as error:
+        if not model.is_dir():
+            raise
+        console.print(f"{error}: no maps that need gradients", soft_wrap=True)
+        return {}, None
 
 
 def operating_point(
@@ -330,7 +350,7 @@ def _examples(
 
 def _measure(
     label: str,
-    model: Path,
+    content: dict[str, Any],
     subject: Subject,
     explainer: Explainer | None,
     masked: dict[Pair, EvaluationSet],
@@ -339,7 +359,7 @@ def _measure(
 ) -> tuple[list[Measured], list[Maps]]:
     """Play the pointing game on each set; also return the trained net's maps."""
     from training.errors import DataError
-    from training.evaluation.evaluate import OnnxScorer, open_checkpoint
+    from training.evaluation.evaluate import OnnxScorer
     from training.evaluation.explain import Explainer, Maps, random_nets
     from training.evaluation.explain_report import RANDOM, TRAINED
 
@@ -348,7 +368,6 @@ def _measure(
     for pair, tiles in masked.items():
         controls: list[Explainer] = []
         if explainer is not None and settings.controls:
-            content = open_checkpoint(model)[0]
             nets = random_nets(
                 content["model"],
                 content["options"],
@@ -368,7 +387,7 @@ def _measure(
                     maps.append(Maps(cells[0], None, None, float(logit[0])))
                     advance(1)
             else:
-                raise DataError(f"{model}: neither a checkpoint nor a bundle")
+                raise DataError(f"{label}: neither a checkpoint nor a bundle")
             random = [
                 controls[index % len(controls)].explain(tiles.tiles[index : index + 1], advance)[0]
                 for index in range(len(tiles) if controls else 0)

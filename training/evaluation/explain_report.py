@@ -110,6 +110,7 @@ class Explained:
         chart: their figure; None where nothing was measured.
         layer: which one Grad-CAM explains; None for a model without gradients.
         completeness: of Integrated Gradients (see `training.evaluation.explain.completeness`).
+        maps_of: what the maps are of, where that is not what was judged; else empty.
         settings: tolerance and sizes, for the text.
     """
 
@@ -123,6 +124,7 @@ class Explained:
     chart: Path | None
     layer: str | None
     completeness: dict[str, float] | None
+    maps_of: str
     settings: dict[str, Any]
 
 
@@ -358,7 +360,12 @@ def _maps(found: Explained) -> Section:
     if found.layer is None:
         return Section(
             "Maps of single tiles",
-            ["An exported file has no gradients: Grad-CAM and Integrated Gradients need the checkpoint."],
+            [
+                (
+                    "A single ONNX file has no gradients: Grad-CAM and Integrated Gradients need the checkpoint or the "
+                    "folder of the bundle."
+                )
+            ],
         )
     paragraphs = [
         (
@@ -371,6 +378,8 @@ def _maps(found: Explained) -> Section:
             "scaling inside the net), summed over the colours; red speaks for a crack, blue against."
         ),
     ]
+    if found.maps_of:
+        paragraphs.insert(0, f"Verdicts are those of this file; the maps and the logits beside them: {found.maps_of}.")
     if found.completeness is not None:
         missing = found.completeness
         paragraphs.append(
