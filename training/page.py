@@ -44,13 +44,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page, in this order: paragraphs, tables, pictures."""
+    """One part of a page, in this order: paragraphs, tables, pictures, parts of its own.
+
+    `origin` says what it was made from, for whoever reads the sections again; it is not shown.
+    """
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
+    origin: str = ""
 
 
 def embed(path: Path) -> str:
@@ -114,6 +118,7 @@ def _dump(section: Section, folder: Path) -> dict[str, Any]:
             {"path": os.path.relpath(picture.path, folder), "caption": picture.caption} for picture in section.pictures
         ],
         "sections": [_dump(part, folder) for part in section.sections],
+        **({"origin": section.origin} if section.origin else {}),
     }
 
 
@@ -124,6 +129,7 @@ def _load(content: dict[str, Any], folder: Path) -> Section:
         [Table(**table) for table in content["tables"]],
         [Picture(folder / picture["path"], picture["caption"]) for picture in content["pictures"]],
         [_load(part, folder) for part in content["sections"]],
+        content.get("origin", ""),
     )
 
 

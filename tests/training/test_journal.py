@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from training.figures import figure
 from training.journal.build import build
 from training.journal.performance import ranking, reached
 from training.journal.settings import JournalConfig, Pages
+from training.journal.standing import KEPT
 from training.page import Picture, Section, write_page
 
 pytestmark = pytest.mark.training
@@ -101,6 +103,28 @@ def test_the_same_runs_give_the_same_journal(run: Path, tmp_path: Path) -> None:
         build(config(tmp_path / name, runs={"small": run}))
     assert (tmp_path / "a/index.html").read_bytes() == (tmp_path / "b/index.html").read_bytes()
     assert (tmp_path / "a/journal.md").read_bytes() == (tmp_path / "b/journal.md").read_bytes()
+
+
+def test_what_is_no_longer_there_is_taken_over_from_the_journal_that_stands(run: Path, tmp_path: Path) -> None:
+    gone, study = tmp_path / "gone", tmp_path / "study"
+    shutil.copytree(run, gone)
+    given = config(tmp_path / "journal", runs={"small": gone}, pages=Pages(studies=[other_page(study)]))
+    build(given)
+    before = (tmp_path / "journal/journal.md").read_text()
+    charts = {path.name: path.read_bytes() for path in (tmp_path / "journal/figures").iterdir()}
+    assert KEPT not in before
+    shutil.rmtree(gone)
+    shutil.rmtree(study)
+    for _ in range(2):  # also from a journal that has taken them over itself
+        build(given)
+        after = (tmp_path / "journal/journal.md").read_text()
+        assert after.count(KEPT) == 2
+        assert after.replace(f"{KEPT}\n\n", "") == before
+        assert {path.name: path.read_bytes() for path in (tmp_path / "journal/figures").iterdir()} == charts
+    build(given.model_copy(update={"out": tmp_path / "elsewhere"}), tmp_path / "journal")
+    assert (tmp_path / "elsewhere/journal.md").read_text() == after
+    with pytest.raises(DataError, match=r"neither final\.pt nor best\.pt"):
+        build(given.model_copy(update={"runs": {"other": gone}}))
 
 
 def test_a_page_or_run_that_is_named_must_be_there(tmp_path: Path) -> None:

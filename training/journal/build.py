@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -20,39 +20,53 @@ from training.export.origins import listed
 from training.figures import figure
 from training.journal.performance import bars_table, draw_bars, ranking
 from training.journal.settings import JournalConfig
-from training.page import Picture, Section, Table, read_sections, render_markdown, write_page
+from training.journal.standing import Standing, standing_journal
+from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
 
 CHARTS: Final = {".svg"}
+_TRAINING: Final = "Training"
 _NO_RUN: Final = "Nothing of this part was run for this journal."
 
 
-def build(config: JournalConfig) -> Path:
+def build(config: JournalConfig, standing_in: Path | None = None) -> Path:
     """Write `index.html`, `journal.md` and `figures/` into the journal's folder; return the HTML page.
 
+    A run or page that is no longer there is taken over from the journal that stands, which says so.
+
+    Args:
+        config: what goes into it.
+        standing_in: folder of the journal that stands; None: the one that is written.
+
     Raises:
-        DataError: a page, run or split that the configuration names is not there.
+        DataError: a page or run that the configuration names is neither there nor in the journal that stands, or a
+            split is not there.
         ExportError: a bundle cannot be read.
         CheckpointError: a run has no readable checkpoint.
     """
+    with standing_journal(standing_in or config.out) as standing:
+        return _build(config, standing)
+
+
+def _build(config: JournalConfig, standing: Standing) -> Path:
     figures = config.out / "figures"
     if figures.is_dir():
         shutil.rmtree(figures)  # of an earlier journal
     manifests = [read_manifest(folder) for folder in config.bundles]
-    runs = {name: _run(folder) for name, folder in config.runs.items()}
+    runs = {name: _run(name, folder, standing) for name, folder in config.runs.items()}
     sections = [
-        _data(config, manifests),
-        _split(config),
+        _data(config, manifests, standing),
+        _split(config, standing),
         _metrics(),
-        _taken_over("Augmentation", config.pages.augmentation),
-        _loss(runs),
-        _taken_over("Choice of the baseline", config.pages.architectures),
+        _taken_over("Augmentation", config.pages.augmentation, standing),
+        _loss(runs, standing),
+        _taken_over("Choice of the baseline", config.pages.architectures, standing),
         _custom_model(),
-        _training(runs, figures),
-        _performance(config, manifests, figures),
-        _taken_over("Parameter studies", config.pages.studies),
-        _taken_over("Errors, and guesses about them put to the test", config.pages.errors),
-        _taken_over("What the models look at", config.pages.explanation),
-        _taken_over("Robustness", config.pages.robustness),
+        _training(runs, figures, standing),
+        _performance(config, manifests, figures, standing),
+        _taken_over("Parameter studies", config.pages.studies, standing),
+        _taken_over("Errors, and guesses about them put to the test", config.pages.errors, standing),
+        _taken_over("What the models look at", config.pages.explanation, standing),
+        _taken_over("Robustness", config.pages.robustness, standing),
         _conclusions(manifests),
     ]
     sections = [_with_remarks(section, config.remarks) for section in sections]
@@ -62,7 +76,8 @@ def build(config: JournalConfig) -> Path:
         raise DataError(f"remarks for {', '.join(sorted(unknown))!r}: there is no such section; allowed: {titles}")
     if not config.photographs:
         sections = [_without_photographs(section) for section in sections]
-    sections = [_gathered(section, figures, Counter()) for section in sections]
+    taken: Counter[str] = Counter()
+    sections = [_gathered(section, figures, standing.figures, taken) for section in sections]
     summary = _summary(manifests)
     text = render_markdown(config.title, summary, sections, lambda path: f"figures/{path.name}")
     page = write_page(config.out / "index.html", config.title, summary, sections)
@@ -70,15 +85,17 @@ def build(config: JournalConfig) -> Path:
     return page
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    """The final checkpoint of a run, with what it was configured to do and its history."""
-    for name in ("final.pt", "best.pt"):
-        if (folder / name).is_file():
-            return checkpoint.load(folder / name)
-    raise DataError(f"{folder}: neither final.pt nor best.pt is there; train first")
+def _run(name: str, folder: Path, standing: Standing) -> dict[str, Any] | None:
+    """The final checkpoint of a run, with what it was configured to do and its history; None: the old journal tells."""
+    for file in ("final.pt", "best.pt"):
+        if (folder / file).is_file():
+            return checkpoint.load(folder / file)
+    if standing.part(_TRAINING, name) is None:
+        raise DataError(f"{folder}: neither final.pt nor best.pt is there; train first")
+    return None
 
 
-def _data(config: JournalConfig, manifests: Sequence[Manifest]) -> Section:
+def _data(config: JournalConfig, manifests: Sequence[Manifest], standing: Standing) -> Section:
     seen: dict[str, tuple[str, str, str]] = {}
     for manifest in manifests:
         for row in manifest.training.data:
@@ -89,10 +106,10 @@ def _data(config: JournalConfig, manifests: Sequence[Manifest]) -> Section:
         "Walls, brickwork and NHA12D are external: never trained on, and no weights, threshold or calibration were "
         "chosen by them. What earlier versions reached on them was known when these recipes were written.",
     )
-    return _joined(_section("Data", [table]), config.pages.data)
+    return _joined(_section("Data", [table]), config.pages.data, standing)
 
 
-def _split(config: JournalConfig) -> Section:
+def _split(config: JournalConfig, standing: Standing) -> Section:
     rows = []
     for path in sorted(config.splits.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -103,16 +120,19 @@ def _split(config: JournalConfig) -> Section:
     if not rows:
         raise DataError(f"{config.splits}: holds no split; run `crack-training split`")
     table = Table(["set", "train", "val", "test", "groups"], rows, "Photographs; a group never spans two parts.")
-    return _joined(_section("Split", [table]), config.pages.split)
+    return _joined(_section("Split", [table]), config.pages.split, standing)
 
 
 def _metrics() -> Section:
     return _section("What is measured, and why recall comes first")
 
 
-def _loss(runs: dict[str, dict[str, Any]]) -> Section:
+def _loss(runs: Mapping[str, dict[str, Any] | None], standing: Standing) -> Section:
     rows = []
     for name, content in runs.items():
+        if content is None:
+            rows += [row] if (row := standing.row("Loss", name)) else []
+            continue
         loss = content["config"]["loss"]
         cells = "none" if not loss["cell_weight"] else f"{loss['cell_weight']:g} ({loss.get('cell_head', 'auxiliary')})"
         teachers = ", ".join(listed(loss.get("teacher")))
@@ -148,9 +168,12 @@ def _custom_model() -> Section:
     return _section("The custom model", [Table(["layer", "output", "parameters"], rows, note)])
 
 
-def _training(runs: dict[str, dict[str, Any]], figures: Path) -> Section:
+def _training(runs: Mapping[str, dict[str, Any] | None], figures: Path, standing: Standing) -> Section:
     parts = []
     for name, content in runs.items():
+        if content is None:
+            parts += [part] if (part := standing.part(_TRAINING, name)) else []
+            continue
         path = figures / f"curves-{name}.svg"
         draw_curves(content["history"], path)
         stages = [
@@ -166,9 +189,10 @@ def _training(runs: dict[str, dict[str, Any]], figures: Path) -> Section:
                 [_facts(content)],
                 [Table(["stage", "px", "batch", "steps", "rate", "preset", "share of each source"], stages)],
                 [Picture(path, f"{name}: loss and validation sets over the steps (averaged weights)")],
+                origin=name,
             )
         )
-    return replace(_section("Training"), sections=parts) if parts else _taken_over("Training", [])
+    return replace(_section(_TRAINING), sections=parts) if parts else _taken_over(_TRAINING, [], standing)
 
 
 def _facts(content: dict[str, Any]) -> str:
@@ -197,7 +221,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         right.legend(fontsize=7)
 
 
-def _performance(config: JournalConfig, manifests: Sequence[Manifest], figures: Path) -> Section:
+def _performance(config: JournalConfig, manifests: Sequence[Manifest], figures: Path, standing: Standing) -> Section:
     path = figures / "performance.svg"
     draw_bars(manifests, path)
     section = Section(
@@ -206,7 +230,7 @@ def _performance(config: JournalConfig, manifests: Sequence[Manifest], figures: 
         [bars_table(manifests)],
         [Picture(path, "Share judged rightly on each set, with intervals")],
     )
-    return _joined(section, config.pages.performance)
+    return _joined(section, config.pages.performance, standing)
 
 
 def _conclusions(manifests: Sequence[Manifest]) -> Section:
@@ -249,17 +273,20 @@ def _section(title: str, tables: Sequence[Table] = ()) -> Section:
     return Section(title, _texts()[title], tables)
 
 
-def _taken_over(title: str, pages: Sequence[Path]) -> Section:
-    section = _joined(_section(title), pages)
+def _taken_over(title: str, pages: Sequence[Path], standing: Standing) -> Section:
+    section = _joined(_section(title), pages, standing)
     return section if pages else replace(section, paragraphs=[*section.paragraphs, _NO_RUN])
 
 
-def _joined(section: Section, pages: Sequence[Path]) -> Section:
+def _joined(section: Section, pages: Sequence[Path], standing: Standing) -> Section:
     """Add what other commands found, each page as a part of its own."""
     parts = list(section.sections)
     for page in pages:
-        title, summary, sections = read_sections(page)
-        parts.append(Section(title, [summary] if summary else [], sections=sections))
+        kept = None if sections_beside(page).is_file() else standing.part(section.title, page.as_posix())
+        if kept is None:
+            title, summary, sections = read_sections(page)
+            kept = Section(title, [summary] if summary else [], sections=sections, origin=page.as_posix())
+        parts.append(kept)
     return replace(section, sections=parts)
 
 
@@ -280,18 +307,22 @@ def _without_photographs(section: Section) -> Section:
     )
 
 
-def _gathered(section: Section, figures: Path, taken: Counter[str]) -> Section:
-    """Copy every picture into the journal's folder, under a name of its own."""
+def _gathered(section: Section, figures: Path, standing: Path, taken: Counter[str]) -> Section:
+    """Copy every picture into the journal's folder, under a name of its own; one of the journal before keeps its."""
     pictures = []
     for picture in section.pictures:
         target = figures / picture.path.name
         if picture.path.resolve() != target.resolve():
             if not picture.path.is_file():
                 raise DataError(f"{picture.path}: the picture is not there; run the command that draws it again")
-            name = f"{picture.path.parent.parent.name}-{picture.path.parent.name}-{picture.path.name}"
+            name = picture.path.name
+            if picture.path.parent != standing:
+                name = f"{picture.path.parent.parent.name}-{picture.path.parent.name}-{name}"
             taken[name] += 1
             target = figures / (name if taken[name] == 1 else f"{taken[name]}-{name}")
             figures.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture.path, target)
         pictures.append(replace(picture, path=target))
-    return replace(section, pictures=pictures, sections=[_gathered(part, figures, taken) for part in section.sections])
+    return replace(
+        section, pictures=pictures, sections=[_gathered(part, figures, standing, taken) for part in section.sections]
+    )

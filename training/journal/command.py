@@ -27,10 +27,11 @@ def journal_command(
     from training.journal.settings import JournalConfig
 
     settings = read_settings(config, JournalConfig)
+    standing = settings.out
     if out is not None:
         settings = settings.model_copy(update={"out": out})
     try:
-        page = build(settings)
+        page = build(settings, standing)
     except ExportError as error:
         raise DataError(str(error)) from error
     console.print(f"{page} and journal.md", soft_wrap=True)

@@ -1,0 +1,57 @@
+"""What does the journal that stands already say of runs and pages that are no longer on disk?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from training.page import Section, read_sections, sections_beside
+
+KEPT: Final = "Taken over from the journal before this one: what it was made from is not at hand."
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The journal before this one.
+
+    Attributes:
+        sections: its parts; empty if there is none.
+        figures: folder of their pictures, a copy.
+    """
+
+    sections: Sequence[Section] = ()
+    figures: Path = Path()
+
+    def part(self, title: str, origin: str) -> Section | None:
+        """Return what a run or a page had become in the section `title`; None if it was not there."""
+        for part in (part for section in self.sections if section.title == title for part in section.sections):
+            if part.origin == origin:
+                return part if KEPT in part.paragraphs else replace(part, paragraphs=[KEPT, *part.paragraphs])
+        return None
+
+    def row(self, title: str, first: str) -> list[str] | None:
+        """Return the row that begins with `first` in the tables of the section `title`; None if there is none."""
+        tables = [table for section in self.sections if section.title == title for table in section.tables]
+        return next((list(row) for table in tables for row in table.rows if row[0] == first), None)
+
+
+@contextmanager
+def standing_journal(folder: Path) -> Iterator[Standing]:
+    """Open the journal in a folder; it may be written over meanwhile.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    page = folder / "index.html"
+    if not sections_beside(page).is_file():
+        yield Standing()
+        return
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+        copied = Path(place)
+        yield Standing(read_sections(copied / page.name)[2], copied / "figures")
