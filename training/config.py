@@ -131,13 +131,6 @@ class StageConfig(Strict):
     warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
     preset: Literal["none", "published", "field"] = "field"
     sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
-    cut_mix: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="chance that a rectangle of another tile is laid on a tile (Yun et al. 2019), where the cells of "
-        "both are known and the label of what results is sure",
-    )
     max_minutes: float | None = Field(
         default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable"
     )

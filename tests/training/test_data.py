@@ -16,7 +16,7 @@ from training.data import cache as cached
 from training.data.augment import Appearance, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
-from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, lay_over, load_samplers
+from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source
 from training.data.synthetic import Drawn, draw, lift
 from training.data.tiles import kind_of, label_of
@@ -286,47 +286,3 @@ def test_unknown_evaluation_sets_are_refused(tmp_path: Path) -> None:
         evaluation_tiles("mars", "val", tmp_path)
     with pytest.raises(ValueError, match="no split"):
         evaluation_tiles("uav75", "test", tmp_path)
-
-
-def batch_of_two() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A tile of grey level 200 with a crack from side to side, and one of 50 without any."""
-    tiles = np.stack([np.full((224, 224, 3), level, np.uint8) for level in (200, 50)])
-    return tiles, np.array([1, 0], np.float32), np.stack([line_mask(216), np.zeros((224, 224), np.uint8)])
-
-
-def test_a_tile_laid_on_another_brings_its_cells_and_the_label_is_of_what_is_seen() -> None:
-    seen = set()
-    for seed in range(40):
-        tiles, labels, cracks = batch_of_two()
-        before = cracks.copy()
-        lay_over(tiles, labels, cracks, 1.0, np.random.default_rng(seed))
-        for row in (0, 1):
-            foreign = tiles[row, :, :, 0] != (200, 50)[row]
-            assert (cracks[row] == np.where(foreign, before[1 - row], before[row])).all()
-            assert label_of(cracks[row]) == bool(labels[row])
-        seen.add(tuple(labels.tolist()))
-    assert len(seen) > 1  # a crack was carried over, or hidden
-
-
-def test_nothing_is_laid_over_where_cells_are_unknown_or_by_chance_0() -> None:
-    for unknown, chance in ((True, 1.0), (False, 0.0)):
-        tiles, labels, cracks = batch_of_two()
-        if unknown:
-            cracks[0] = UNKNOWN_CELLS
-        before = tiles.copy()
-        lay_over(tiles, labels, cracks, chance, np.random.default_rng(1))
-        assert np.array_equal(tiles, before)
-        assert labels.tolist() == [1, 0]
-
-
-def test_a_mixture_lays_tiles_over_each_other_as_its_stage_says(samplers: dict[str, SourceSampler]) -> None:
-    def first(cut_mix: float) -> np.ndarray:
-        mixed = Mixture(
-            samplers, {"uav75": 1.0}, px=96, batch=16, preset="none", seed=5, stage=0, steps=9, cut_mix=cut_mix
-        )
-        return np.asarray(mixed[0]["tiles"])
-
-    alone, mixed = first(0.0), first(1.0)
-    differing = (alone != mixed).any(axis=1).mean(axis=(1, 2))
-    assert (differing > 0).sum() >= 4
-    assert float(differing.max()) < 0.6

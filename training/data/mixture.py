@@ -23,7 +23,7 @@ from training.data.cache import Photographs, draw_synthetic, load_photographs
 from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
-from training.data.tiles import kind_of, label_of
+from training.data.tiles import kind_of
 from training.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,15 @@ class Recipe:
         kinds: share of tiles aimed at a crack, at a joint, at neither.
         zoom: range of photograph pixels for one tile pixel; drawn evenly in its logarithm.
         whole: the range is instead the share of the photograph's side, whatever the tile's size (for photographs
-        with one
-            label: a small part might lack the crack).
+            with one label: a small part might lack the crack).
+        entire: share of the tiles with a crack that show the photograph whole and are a crack however little of it is
+            marked (for data sets that say so of each picture).
     """
 
     kinds: dict[Kind, float]
     zoom: tuple[float, float]
     whole: bool = False
+    entire: float = 0.0
 
 
 RECIPES: Final[dict[str, Recipe]] = {
@@ -61,7 +63,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "uav75": Recipe({"crack": 0.48, "joint": 0.34, "plain": 0.18}, (0.62, 1.6)),
     "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.4)),
     # few plain ones: these photographs hold cracks that nobody marked
-    "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5)),
+    "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5), entire=0.4),
     "not-concrete": Recipe({"plain": 1.0}, (0.3, 1.0), whole=True),
     SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.6, 1.2)),
 }
@@ -112,11 +114,12 @@ class SourceSampler:
         """
         for _ in range(TRIES):
             kind, index = self._aim(rng)
-            view = self._view(kind, index, rng, out_px, rotate=rotate)
+            entire = kind == "crack" and self.recipe.entire > 0 and rng.random() < self.recipe.entire
+            view = self._entire(rng) if entire else self._view(kind, index, rng, out_px, rotate=rotate)
             if self._masks is None:
                 return cut(self._images[index], view, out_px), kind == "crack", None
             mask = cut_mask(self._masks[index], view, out_px)
-            if kind_of(mask) == kind:
+            if kind_of(mask) == kind or (entire and (mask == CRACK).any()):
                 known = None if (mask == BOX).any() else mask
                 return cut(self._images[index], view, out_px), kind == "crack", known
         return self.sample(rng, out_px, rotate=rotate)
@@ -171,6 +174,12 @@ class SourceSampler:
         top, left = (int(value) for value in np.clip(corner, 0, whole - side))
         return slice(top, top + side), slice(left, left + side)
 
+    def _entire(self, rng: Generator) -> View:
+        """Show a photograph whole, in one of its eight positions."""
+        side = self._images.shape[1]
+        turn = float(rng.integers(4)) * np.pi / 2
+        return View(side / 2, side / 2, side, angle_rad=turn, mirrored=bool(rng.random() < 0.5))
+
     def _view(self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool) -> View:
         side = self._images.shape[1]
         zoom = float(np.exp(rng.uniform(*np.log(self.recipe.zoom))))
@@ -208,7 +217,6 @@ class Mixture(Dataset[dict[str, Tensor]]):
         seed: with the stage's number and the step, decides the batch.
         stage: number of the stage.
         steps: how many batches there are.
-        cut_mix: chance that a rectangle of another tile is laid on a tile.
     """
 
     def __init__(
@@ -222,7 +230,6 @@ class Mixture(Dataset[dict[str, Tensor]]):
         seed: int,
         stage: int,
         steps: int,
-        cut_mix: float = 0.0,
     ) -> None:
         self._names = [name for name, weight in weights.items() if weight > 0]
         share = np.array([weights[name] for name in self._names])
@@ -235,7 +242,6 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._rotate = preset != "none"
         self._key = (seed, stage)
         self._steps = steps
-        self._cut_mix = cut_mix
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -263,50 +269,12 @@ class Mixture(Dataset[dict[str, Tensor]]):
             labels[row] = label
             if label:
                 cracks[row] = UNKNOWN_CELLS if mask is None else np.where(mask == CRACK, np.uint8(CRACK), np.uint8(0))
-        if self._cut_mix > 0:
-            lay_over(tiles, labels, cracks, self._cut_mix, rng)
         return {
             "tiles": torch.from_numpy(tiles).permute(0, 3, 1, 2),
             "labels": torch.from_numpy(labels),
             "cracks": torch.from_numpy(cracks),
             "source": torch.from_numpy(sources.astype(np.int64)),
         }
-
-
-COVERED: Final = (0.35, 0.75)
-"""Side of the rectangle that is laid over a tile, as a share of the tile's."""
-
-
-def lay_over(
-    tiles: Image, labels: NDArray[np.float32], cracks: NDArray[np.uint8], chance: float, rng: Generator
-) -> None:
-    """Lay a rectangle of the next tile of the batch on a tile, with its cells (CutMix, Yun et al. 2019), in place.
-
-    The label is not mixed: it is that of what can then be seen, by the rule of `training.data.tiles`. Nothing is done
-    where a tile's cells are not known, or where the rule is unsure.
-
-    Args:
-        tiles: [B, S, S, 3].
-        labels: [B], 0 or 1.
-        cracks: [B, S, S], as in a batch.
-        chance: for each tile.
-        rng: decides which, and where.
-    """
-    others, their_cracks = tiles.copy(), cracks.copy()
-    known = cracks[:, 0, 0] != UNKNOWN_CELLS
-    side = tiles.shape[1]
-    for row in range(len(tiles)):
-        other = (row + 1) % len(tiles)
-        if rng.random() >= chance or not (known[row] and known[other]):
-            continue
-        height, width = (round(side * share) for share in rng.uniform(*COVERED, 2))
-        top, left = int(rng.integers(side - height + 1)), int(rng.integers(side - width + 1))
-        area = (slice(top, top + height), slice(left, left + width))
-        mixed = cracks[row].copy()
-        mixed[area] = their_cracks[other][area]
-        label = label_of(mixed)
-        if label is not None:
-            tiles[row][area], cracks[row], labels[row] = others[other][area], mixed, label
 
 
 def load_samplers(

@@ -265,7 +265,6 @@ class Trainer:
             seed=self.config.seed,
             stage=number,
             steps=stage.steps,
-            cut_mix=stage.cut_mix,
         )
 
     def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
