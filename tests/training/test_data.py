@@ -16,8 +16,8 @@ from training.data import cache as cached
 from training.data.augment import Appearance, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
-from training.data.mixture import UNKNOWN_CELLS, Mixture, SourceSampler, load_samplers
-from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source
+from training.data.mixture import UNKNOWN_CELLS, Mixture, Recipe, SourceSampler, load_samplers
+from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, Item, get_source
 from training.data.synthetic import Drawn, draw, lift
 from training.data.tiles import kind_of, label_of
 from training.errors import DataError
@@ -286,3 +286,22 @@ def test_unknown_evaluation_sets_are_refused(tmp_path: Path) -> None:
         evaluation_tiles("mars", "val", tmp_path)
     with pytest.raises(ValueError, match="no split"):
         evaluation_tiles("uav75", "test", tmp_path)
+
+
+def test_a_photograph_shown_entire_is_a_crack_however_little_of_it_is_marked() -> None:
+    mask = np.zeros((1, 224, 224), np.uint8)
+    mask[0, 220:223, 100:103] = CRACK
+    assert label_of(mask[0]) is None
+    image = np.full((1, 224, 224, 3), 200, np.uint8)
+    photographs = Photographs("uavcrack", "0" * 64, [Item("a", None, "a", part="train")], image, mask)
+    recipe = Recipe({"crack": 1.0}, (0.6, 1.5), entire=1.0)
+    sampler = SourceSampler(photographs, [0], recipe)
+    seen = set()
+    for seed in range(99):
+        tile, label, cells = sampler.sample(np.random.default_rng(seed), 224, rotate=True)
+        assert label
+        assert cells is not None
+        assert np.count_nonzero(cells == CRACK) == 9
+        assert tile.min() == tile.max() == 200
+        seen.add(tuple(int(value) for value in np.argwhere(cells == CRACK).mean(axis=0)))
+    assert len(seen) == 8

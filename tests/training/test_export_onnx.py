@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from training.export.quantize import (
     sensitivities,
 )
 from training.models import CellClassifier, create
-from training.models.pyramid import Pyramid, split_at
 
 Quantised8 = tuple[onnx.ModelProto, Scaling, dict[str, Histogram], onnx.ModelProto, onnx.ModelProto]
 Tiles = npt.NDArray[np.uint8]
@@ -37,10 +36,7 @@ Tiles = npt.NDArray[np.uint8]
 def settled(name: str, tiles: Tiles, **options: Any) -> CellClassifier:
     """A net with random weights whose batch normalisation has seen tiles, so that its activations are of a normal size."""
     torch.manual_seed(1)
-    return settled_net(create(name, **options), tiles)
-
-
-def settled_net(net: CellClassifier, tiles: Tiles) -> CellClassifier:
+    net = create(name, **options)
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -93,7 +89,6 @@ def test_float_file_gives_the_logits_of_the_net(opnet: CellClassifier, exported:
         ("opnet-lse", {"lse_sharpness": 4.0}),
         ("opnet-lse", {"lse_sharpness": 4.0, "context": (2, 4)}),
         ("mobilenetv2", {}),
-        ("mobilenetv2", {"pooling": "lse", "cell_px": 8}),
     ],
 )
 def test_other_nets_agree_too(name: str, options: dict[str, Any]) -> None:
@@ -209,20 +204,6 @@ def test_context_is_quantised_too_and_keeps_the_logits() -> None:
     assert sum(len(item.dims) == 4 for item in weights) == 4 + 2 * 2
     expected = TorchScorer(net).logits(TILES)
     assert np.abs(OnnxScorer(model).logits(TILES) - expected).mean() < 0.1 * expected.std()
-
-
-def test_a_neck_is_quantised_too_with_what_it_enlarges() -> None:
-    torch.manual_seed(1)
-    coarse, fine = split_at(cast("nn.Sequential", create("opnet").backbone), (12, 16))
-    net = settled_net(CellClassifier(Pyramid([coarse, fine], [128, 256]), 128, dropout=0.0), TILES)
-    core, scaling = split_scaling(to_onnx(net))
-    core = preprocess(core)
-    model = quantise(core, scaling, observe(core, scaling, TILES), method=METHODS[0], channels=4)
-    makers = {name: node.op_type for node in model.graph.node for name in node.output}
-    (enlarged,) = (node for node in model.graph.node if node.op_type == "Resize")
-    assert makers[enlarged.input[0]] == "DequantizeLinear"
-    expected = TorchScorer(net).logits(TILES)
-    assert np.abs(OnnxScorer(model).logits(TILES) - expected).mean() < 0.2 * expected.std()
 
 
 def test_the_bytes_are_the_quantised_input(quantised: Quantised8) -> None:

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from training.models import MODELS, create, parameter_count
 from training.models.opnet import Context
-from training.models.pyramid import Pyramid
 from training.models.scaling import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, fold_imagenet, scale
 
 pytestmark = pytest.mark.training
@@ -35,43 +33,6 @@ def test_models_have_the_published_number_of_parameters(name: str, parameters: i
 def test_context_costs_138_thousand_parameters() -> None:
     assert parameter_count(create("opnet-lse", context=(2, 4))) == 527_361
     assert parameter_count(create("opnet-lse", context=())) == 389_633
-
-
-@pytest.mark.parametrize(
-    ("name", "cell_px", "parameters"),
-    [
-        ("mobilenetv2", 32, 2_225_153),
-        ("mobilenetv2", 16, 2_418_689),
-        ("mobilenetv2", 8, 2_423_041),
-        ("efficientnet-lite2", 32, 4_812_353),
-        ("efficientnet-lite2", 8, 5_015_361),
-    ],
-)
-def test_a_neck_makes_finer_cells(name: str, cell_px: int, parameters: int) -> None:
-    model = create(name, cell_px=cell_px).eval()
-    with torch.inference_mode():
-        logit, cells = model(tiles())
-    side = tiles().shape[2] // cell_px
-    assert (logit.shape, cells.shape) == ((2,), (2, side, side))
-    assert parameter_count(model) == parameters
-
-
-def test_a_neck_lays_what_is_far_around_over_what_is_near() -> None:
-    torch.manual_seed(1)
-    pyramid = Pyramid([nn.Sequential(nn.Identity()), nn.Sequential(nn.AvgPool2d(2))], [3, 3], width=8).eval()
-    picture = torch.rand(1, 3, 8, 8)
-    moved = picture.clone()
-    moved[0, :, 0, 0] += 5
-    changed = (pyramid(moved) - pyramid(picture)).abs().amax(dim=(0, 1)) > 0
-    # the coarse cell of 2 x 2 is enlarged, then the 3 x 3 convolution reaches one cell farther
-    assert {tuple(place) for place in changed.nonzero().tolist()} <= {(y, x) for y in range(3) for x in range(3)}
-    assert changed[1, 1]
-    assert pyramid(picture).shape == (1, 8, 8, 8)
-
-
-def test_cells_of_other_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"cell_px must be one of \[8, 16, 32\], found 4"):
-        create("mobilenetv2", cell_px=4)
 
 
 def test_context_starts_as_the_identity_and_can_learn_to_look_around() -> None:

@@ -39,9 +39,7 @@ SCHEME = "QDQ U8 activations, S8 per-channel weights, 7 bit (no VNNI needed)"
 _BINS = 2048
 _SAMPLES_PER_TENSOR_AND_TILE = 20_000
 _BATCH = 4
-_QUANTISED_OPS = [
-    "Conv", "MaxPool", "Relu", "Clip", "Add", "GlobalAveragePool", "Mul", "Sigmoid", "HardSwish", "Resize",
-]  # fmt: skip
+_QUANTISED_OPS = ["Conv", "MaxPool", "Relu", "Clip", "Add", "GlobalAveragePool", "Mul", "Sigmoid", "HardSwish"]
 
 log = logging.getLogger(__name__)
 

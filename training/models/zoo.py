@@ -17,19 +17,11 @@ from torchvision import models as torchvision_models
 from torchvision.models.vgg import cfgs, make_layers
 
 from training.models.base import CellClassifier, Pooling
-from training.models.pyramid import Ends, with_cells
 from training.models.scaling import fold_imagenet
-
-_MOBILENETV2_ENDS: Final[Ends] = {8: (7, 14, 19), 16: (14, 19), 32: ()}
 
 
 def mobilenetv2(
-    *,
-    dropout: float = 0.2,
-    pooling: Pooling = "mean",
-    lse_sharpness: float = 1.0,
-    pretrained: str | None = None,
-    cell_px: int = 32,
+    *, dropout: float = 0.2, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
 ) -> CellClassifier:
     """Build MobileNetV2 1.0 with one linear logit: 2,225,153 parameters.
 
@@ -39,20 +31,18 @@ def mobilenetv2(
         lse_sharpness: see `CellClassifier`.
         pretrained: path of an ImageNet state dict with torchvision's keys (any float type), "torchvision" for
             torchvision's own download, None for random weights (a checkpoint will be loaded).
-        cell_px: side of a cell in pixels of the tile: 32 as published; 16 or 8 lay the last features over earlier ones
-            (`Pyramid`).
 
     Raises:
         FileNotFoundError: the file with the weights is not there.
-        ValueError: `cell_px` is none of the three.
     """
     network = torchvision_models.mobilenet_v2(weights=None)
     if pretrained is not None:
         state = _imagenet_state(pretrained, torchvision_models.MobileNet_V2_Weights.IMAGENET1K_V1)
         _fold_into_batch_norm(state, "features.0.0.weight", "features.0.1.running_mean")
         network.load_state_dict(state)
-    features, channels = with_cells(network.features, network.last_channel, _MOBILENETV2_ENDS, cell_px)
-    return CellClassifier(features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
+    return CellClassifier(
+        network.features, network.last_channel, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness
+    )
 
 
 def resnet18(
