@@ -34,7 +34,7 @@ class ModelConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of its builder")
     init: Path | list[Path] | None = Field(
         default=None,
-        description="checkpoint of the same network to start from, or folder of a bundle, or several of them: then "
+        description="checkpoint of the same network to start from, or folder of a bundle, or several checkpoints: then "
         "their average; blocks and pooling may have been added since",
     )
 

@@ -91,6 +91,12 @@ def test_a_run_starts_from_a_bundle_and_learns_from_another(
     assert training_commands(content, [started, taught]) == ["crack-training train x.yaml"]
 
 
+@pytest.mark.usefixtures("here")
+def test_a_bundle_is_not_averaged_with_others() -> None:
+    with pytest.raises(checkpoint.CheckpointError, match="opnet-lse: a bundle cannot be averaged"):
+        checkpoint.average_state([BUNDLES / "opnet-lse", BUNDLES / "opnet-lse"])
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     return Path(shutil.copytree(BUNDLES / "opnet-lse", tmp_path / "opnet-lse"))

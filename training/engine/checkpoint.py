@@ -102,11 +102,15 @@ def average_state(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
     Normalisation statistics are averaged too, which is close and not exact: train a little from there on.
 
     Args:
-        paths: checkpoints of one network; of a single one the weights come back as they are.
+        paths: checkpoints of one network; of a single one, or a bundle, the weights come back as they are.
 
     Raises:
-        CheckpointError: one cannot be read, or has other weights than the first.
+        CheckpointError: one cannot be read, has other weights than the first, or is a bundle among several: its
+            weights are folded.
     """
+    folded = [path for path in paths if path.is_dir()]
+    if folded and len(paths) > 1:
+        raise CheckpointError(f"{folded[0]}: a bundle cannot be averaged with others, its weights are folded")
     states = [load_model(path).state_dict() for path in paths]
     first = {key: value.shape for key, value in states[0].items()}
     for path, state in zip(paths, states, strict=True):
