@@ -127,3 +127,13 @@ def test_a_folder_that_is_no_bundle_is_refused_with_its_path(copied: Path) -> No
     (copied / "manifest.json").unlink()
     with pytest.raises(checkpoint.CheckpointError, match=r"manifest\.json: cannot be read"):
         checkpoint.load(copied)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_damaged_or_absent_float_file_is_named(copied: Path) -> None:
+    (copied / "model.onnx").write_bytes(b"torn")
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: is not the file that the manifest"):
+        checkpoint.load(copied)
+    (copied / "model.onnx").unlink()
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: cannot be read"):
+        checkpoint.load(copied)

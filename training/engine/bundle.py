@@ -7,6 +7,7 @@ layer of it stands again, as the identity. That is the same network to ask, and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def load(folder: Path) -> dict[str, Any]:
         net = create(name, **options)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {training['config']}: {error}") from error
-    graph = onnx.load(folder / manifest["files"]["fp32"]["path"])
+    graph = _graph(folder, manifest["files"]["fp32"])
     _unfold(net, _convolutions(graph), folder)
     _require_same(net.eval(), graph, folder)
     return {
@@ -122,12 +123,29 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["files"]["fp32"]["path"], manifest["training"]["config"], manifest["name"], manifest["version"]
+        _ = (
+            manifest["files"]["fp32"]["path"],
+            manifest["files"]["fp32"]["sha256"],
+            manifest["training"]["config"],
+            manifest["name"],
+            manifest["version"],
+        )
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); a bundle has one") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not the manifest of a bundle with a float file ({error})") from error
     return manifest
+
+
+def _graph(folder: Path, entry: dict[str, Any]) -> onnx.ModelProto:
+    path = folder / str(entry["path"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise CheckpointError(f"{path}: is not the file that the manifest beside it names (its SHA-256 differs)")
+    return onnx.load_from_string(content)
 
 
 def _network(folder: Path, config: Path) -> tuple[str, dict[str, Any]]:
