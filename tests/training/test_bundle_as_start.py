@@ -88,6 +88,9 @@ def test_a_run_starts_from_a_bundle_and_learns_from_another(
     assert started.run.startswith("opnet-lse ")
     assert started.is_bundle
     assert taught.what.startswith("this run learnt from it (a bundle")
+    # another version may lie there by now
+    content["bundles"][str(lse)]["bundle"] = "opnet-lse 0.0.1"
+    assert origins(content)[0].run == "opnet-lse 0.0.1"
     assert training_commands(content, [started, taught]) == ["crack-training train x.yaml"]
 
 

@@ -38,6 +38,26 @@ def float_file(folder: Path) -> Path:
     return folder / str(_manifest(folder)["files"]["fp32"]["path"])
 
 
+def facts(folder: Path) -> dict[str, Any]:
+    """Return which bundle lies in a folder now, for whoever goes on from it: another version may lie there later.
+
+    Returns:
+        "bundle" (name and version), "sha256" of the float file, and of its run "config_path", "commit" and "hours".
+
+    Raises:
+        CheckpointError: the folder is no bundle.
+    """
+    manifest = _manifest(folder)
+    training = manifest["training"]
+    return {
+        "bundle": f"{manifest['name']} {manifest['version']}",
+        "sha256": manifest["files"]["fp32"]["sha256"],
+        "config_path": training["config"],
+        "commit": training["commit"],
+        "hours": training["hours"],
+    }
+
+
 def load(folder: Path) -> dict[str, Any]:
     """Read a bundle as if it were a checkpoint (see `training.engine.checkpoint`).
 
@@ -64,20 +84,17 @@ def load(folder: Path) -> dict[str, Any]:
     _unfold(net, _convolutions(graph), folder)
     _require_same(net.eval(), graph, folder)
     return {
+        **facts(folder),
         "model": name,
         "options": options,
         "state_dict": net.state_dict(),
         "config": {},
-        "config_path": training["config"],
         "history": [],
         "data": training["data"],
         "teacher": None,
         "seed": training["seed"],
-        "commit": training["commit"],
-        "hours": training["hours"],
         "step": training["steps"],
         "criterion": None,
-        "bundle": f"{manifest['name']} {manifest['version']}",
     }
 
 

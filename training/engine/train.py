@@ -25,7 +25,7 @@ from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import get_source
 from training.engine import checkpoint
-from training.engine.bundle import restore_norms
+from training.engine.bundle import facts, restore_norms
 from training.engine.curves import TRACE_COLUMNS, draw_curves
 from training.engine.device import autocast, choose_device, random_state, set_random_state
 from training.engine.distributed import Shares, World
@@ -139,6 +139,8 @@ class Trainer:
         self.optimiser = self._make_optimiser()
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.fp16)
         self._teachers = Teachers(config.loss.teachers, self.device) if config.loss.teachers else None
+        named = (*config.model.starts, *config.loss.teachers)
+        self._bundles = {str(path): facts(path) for path in named if path.is_dir()}
         if not self._world.first:
             torch.manual_seed(config.seed + 1_000_003 * self._world.rank)  # other dropout in each process
         self.progress = Progress()
@@ -502,6 +504,7 @@ class Trainer:
             "history": self.progress.history,
             "data": [_describe(sampler) for sampler in self._samplers.values()],
             "teacher": None if self._teachers is None else self._teachers.rows,
+            "bundles": self._bundles,
             "seed": self.config.seed,
             "commit": self._commit,
             "hours": round(self.progress.seconds / 3600, 3),

@@ -52,7 +52,7 @@ def _mentions(
     taught = f"{successor} learnt from it{'' if len(teachers) == 1 else ' and others'}"
     for what, given in [*((began, start) for start in starts), *((taught, teacher) for teacher in teachers)]:
         path = Path(given)
-        theirs = read(path)
+        theirs = (content.get("bundles") or {}).get(given) or read(path)
         bundle = theirs.get("bundle")
         run = bundle or path.parent.name
         note = "" if bundle is None else " (a bundle: what it rests on is on the card of that version)"
