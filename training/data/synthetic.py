@@ -279,7 +279,8 @@ def _joints(canvas: Float, mask: Image, rng: Generator, pattern: str) -> Float:
     """Draw straight joints: planks (parallel), a grid (tiles, panels), or one or two joints of a slab.
 
     Some are as even as a saw cuts, seldom between planks. The others are what concrete leaves between boards: darker
-    here and paler there, broken off, of changing width, with a lit ridge beside them; straight all the same, from border to border.
+    here and paler there, broken off, of changing width, with a lit ridge beside them; straight all the same, from
+    border to border.
     """
     spacing = {"planks": rng.uniform(25, 130), "grid": rng.uniform(35, 160), "slab": 400.0}[pattern]
     width = float(rng.choice([1, 1, 2, 2, 3, 4, 6, 9]))
