@@ -8,7 +8,6 @@ layer of it stands again, as the identity. That is the same network to ask, and 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,19 +22,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.errors import CheckpointError
+from training.export.bundle import MANIFEST, Manifest, ModelFile, read_manifest
+from training.export.onnx import ExportError
 from training.models import CellClassifier, create
 
-MANIFEST: Final = "manifest.json"
 _TOLERANCE: Final = 1e-3
-
-
-def float_file(folder: Path) -> Path:
-    """Return the float file of a bundle.
-
-    Raises:
-        CheckpointError: the folder is no bundle, or has no float file.
-    """
-    return folder / str(_manifest(folder)["files"]["fp32"]["path"])
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -48,13 +39,13 @@ def facts(folder: Path) -> dict[str, Any]:
         CheckpointError: the folder is no bundle.
     """
     manifest = _manifest(folder)
-    training = manifest["training"]
+    training = manifest.training
     return {
-        "bundle": f"{manifest['name']} {manifest['version']}",
-        "sha256": manifest["files"]["fp32"]["sha256"],
-        "config_path": training["config"],
-        "commit": training["commit"],
-        "hours": training["hours"],
+        "bundle": f"{manifest.name} {manifest.version}",
+        "sha256": manifest.files["fp32"].sha256,
+        "config_path": training.config,
+        "commit": training.commit,
+        "hours": training.hours,
     }
 
 
@@ -74,13 +65,13 @@ def load(folder: Path) -> dict[str, Any]:
             answers with these weights.
     """
     manifest = _manifest(folder)
-    training = manifest["training"]
-    name, options = _network(folder, Path(training["config"]))
+    training = manifest.training
+    name, options = _network(folder, training.config)
     try:
         net = create(name, **options)
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {training['config']}: {error}") from error
-    graph = _graph(folder, manifest["files"]["fp32"])
+        raise CheckpointError(f"{folder}: {training.config}: {error}") from error
+    graph = _graph(folder, manifest.files["fp32"])
     _unfold(net, _convolutions(graph), folder)
     _require_same(net.eval(), graph, folder)
     return {
@@ -90,10 +81,10 @@ def load(folder: Path) -> dict[str, Any]:
         "state_dict": net.state_dict(),
         "config": {},
         "history": [],
-        "data": training["data"],
+        "data": [source.model_dump() for source in training.data],
         "teacher": None,
-        "seed": training["seed"],
-        "step": training["steps"],
+        "seed": training.seed,
+        "step": training.steps,
         "criterion": None,
     }
 
@@ -136,39 +127,36 @@ def _replace_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) ->
     norm.running_var.copy_(variance.float())
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{path}: cannot be read; a bundle has one")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = (
-            manifest["files"]["fp32"]["path"],
-            manifest["files"]["fp32"]["sha256"],
-            manifest["training"]["config"],
-            manifest["name"],
-            manifest["version"],
-        )
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); a bundle has one") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not the manifest of a bundle with a float file ({error})") from error
+        manifest = read_manifest(folder)
+    except ExportError as error:
+        raise CheckpointError(f"{path}: not the manifest of a bundle ({error})") from error
+    if "fp32" not in manifest.files:
+        raise CheckpointError(f"{path}: names no float file")
     return manifest
 
 
-def _graph(folder: Path, entry: dict[str, Any]) -> onnx.ModelProto:
-    path = folder / str(entry["path"])
+def _graph(folder: Path, file: ModelFile) -> onnx.ModelProto:
+    path = folder / file.path
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(content).hexdigest() != file.sha256:
         raise CheckpointError(f"{path}: is not the file that the manifest beside it names (its SHA-256 differs)")
     return onnx.load_from_string(content)
 
 
-def _network(folder: Path, config: Path) -> tuple[str, dict[str, Any]]:
+def _network(folder: Path, config: str | None) -> tuple[str, dict[str, Any]]:
     """Return name and options of the network. Old configurations need not be valid any more: one is read as it is."""
+    if config is None:
+        raise CheckpointError(f"{folder}: its manifest names no configuration, which would say what network it is")
     try:
-        model = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+        model = yaml.safe_load(Path(config).read_text(encoding="utf-8"))["model"]
         return model["name"], {key: value for key, value in model.get("options", {}).items() if key != "pretrained"}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: its configuration {config} does not say which network it is") from error

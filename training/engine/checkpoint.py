@@ -24,6 +24,7 @@ generators.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from training.engine import bundle
 from training.errors import CheckpointError
 from training.models import CellClassifier, create
 
-__all__ = ["CheckpointError", "average_state", "load", "load_model", "save", "weights_file"]
+__all__ = ["CheckpointError", "average_state", "load", "load_model", "model_of", "save", "weights_sha256"]
 
 FORMAT: Final = 1
 
@@ -71,13 +72,15 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_file(path: Path) -> Path:
-    """Return the file that holds the weights: the checkpoint itself, or the float file of a bundle.
+def weights_sha256(path: Path) -> str:
+    """Return the SHA-256 of the file that holds the weights: the checkpoint itself, or the float file of a bundle.
 
     Raises:
         CheckpointError: a folder that is no bundle.
     """
-    return bundle.float_file(path) if path.is_dir() else path
+    if path.is_dir():
+        return str(bundle.facts(path)["sha256"])
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_model(path: Path) -> CellClassifier:
@@ -88,7 +91,15 @@ def load_model(path: Path) -> CellClassifier:
     Raises:
         CheckpointError: the file is not a checkpoint, or its weights do not fit the model that it names.
     """
-    content = load(path)
+    return model_of(load(path), path)
+
+
+def model_of(content: dict[str, Any], path: Path) -> CellClassifier:
+    """Rebuild the model of what was read from `path`, as `load_model` does.
+
+    Raises:
+        CheckpointError: the weights do not fit the model that is named.
+    """
     try:
         model = create(content["model"], **content["options"])
         model.load_state_dict(content["state_dict"])

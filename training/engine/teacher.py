@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,10 +33,7 @@ class Teachers:
             for path in paths:
                 model = checkpoint.load_model(path).requires_grad_(requires_grad=False)
                 self._models.append(model.to(device).to(memory_format=torch.channels_last))
-        self.rows: list[Row] = [
-            {"path": str(path), "sha256": hashlib.sha256(checkpoint.weights_file(path).read_bytes()).hexdigest()}
-            for path in paths
-        ]
+        self.rows: list[Row] = [{"path": str(path), "sha256": checkpoint.weights_sha256(path)} for path in paths]
 
     @torch.no_grad()
     def __call__(self, tiles: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ def open_checkpoint(path: Path) -> tuple[dict[str, Any], CellClassifier]:
     ]
     try:
         with torch.serialization.safe_globals(scalars):
-            return checkpoints.load(path), checkpoints.load_model(path)
+            content = checkpoints.load(path)
+            return content, checkpoints.model_of(content, path)
     except pickle.UnpicklingError as error:
         raise checkpoints.CheckpointError(f"{path}: holds more than values and tensors, it is not opened") from error
 

@@ -52,6 +52,8 @@ def standing_journal(folder: Path) -> Iterator[Standing]:
         yield Standing()
         return
     with tempfile.TemporaryDirectory() as place:
-        shutil.copytree(folder, place, dirs_exist_ok=True)
         copied = Path(place)
+        shutil.copy(sections_beside(page), copied)
+        if (folder / "figures").is_dir():
+            shutil.copytree(folder / "figures", copied / "figures")
         yield Standing(read_sections(copied / page.name)[2], copied / "figures")
