@@ -84,6 +84,11 @@ class LossConfig(Strict):
         "which mean pooling does not bear (a thin crack fills few cells: the mean of honest cells is negative)",
     )
     cell_pos_weight: float = Field(default=3.0, gt=0, description="weight of cracked cells in that loss")
+    joint_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="weight of sound tiles that show a marked joint, and in the loss on cells of the joint's cells",
+    )
     teacher: Path | list[Path] | None = Field(
         default=None,
         description="checkpoint (best.pt or final.pt) or bundle of a model whose answers are learnt too, or several of "
@@ -98,6 +103,11 @@ class LossConfig(Strict):
     )
     teacher_temperature: float = Field(
         default=2.0, gt=0, description="softens both answers before they are compared (Hinton et al. 2015)"
+    )
+
+    teacher_when_right: bool = Field(
+        default=False,
+        description="heed the teachers only on tiles that they judge rightly (logit on the label's side of 0)",
     )
 
     @property

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LAYOUT: Final = 2
 """Raised whenever the way of decoding changes."""
 
-SYNTHETIC_VERSION: Final = 6
+SYNTHETIC_VERSION: Final = 7
 """Raised whenever the way of drawing changes."""
 
 

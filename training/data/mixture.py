@@ -47,12 +47,14 @@ class Recipe:
             with one label: a small part might lack the crack).
         entire: share of the tiles with a crack that show the photograph whole and are a crack however little of it is
             marked (for data sets that say so of each picture).
+        border: share of the tiles that reach over the border of a mosaic, which is black or white there.
     """
 
     kinds: dict[Kind, float]
     zoom: tuple[float, float]
     whole: bool = False
     entire: float = 0.0
+    border: float = 0.0
 
 
 RECIPES: Final[dict[str, Recipe]] = {
@@ -63,7 +65,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "uav75": Recipe({"crack": 0.48, "joint": 0.34, "plain": 0.18}, (0.62, 1.6)),
     "omu-quay": Recipe({"crack": 1.0}, (0.65, 1.4)),
     # few plain ones: these photographs hold cracks that nobody marked
-    "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5), entire=0.4),
+    "uavcrack": Recipe({"crack": 0.85, "plain": 0.15}, (0.6, 1.5), entire=0.4, border=0.08),
     "not-concrete": Recipe({"plain": 1.0}, (0.3, 1.0), whole=True),
     SYNTHETIC: Recipe({"crack": 0.5, "joint": 0.35, "plain": 0.15}, (0.6, 1.2)),
 }
@@ -120,8 +122,10 @@ class SourceSampler:
                 return cut(self._images[index], view, out_px), kind == "crack", None
             mask = cut_mask(self._masks[index], view, out_px)
             if kind_of(mask) == kind or (entire and (mask == CRACK).any()):
-                known = None if (mask == BOX).any() else mask
-                return cut(self._images[index], view, out_px), kind == "crack", known
+                tile = cut(self._images[index], view, out_px)
+                if self.recipe.border and rng.random() < self.recipe.border:
+                    tile, mask = _beyond_the_border(tile, mask, rng)
+                return tile, kind == "crack", None if (mask == BOX).any() else mask
         return self.sample(rng, out_px, rotate=rotate)
 
     def sample_published(
@@ -204,6 +208,19 @@ class SourceSampler:
         )
 
 
+def _beyond_the_border(tile: Image, mask: Image, rng: Generator) -> tuple[Image, Image]:
+    """Let one side of a tile lie beyond the border of a mosaic; not if that would hide its whole crack."""
+    side = tile.shape[0]
+    hidden = np.zeros((side, side), np.bool_)
+    hidden[: round(side * float(rng.uniform(0.1, 0.85)))] = True
+    hidden = np.rot90(hidden, int(rng.integers(4)))
+    level = np.uint8(0 if rng.random() < 0.85 else 255)
+    left = np.where(hidden, np.uint8(0), mask)
+    if (mask == CRACK).any() and not (left == CRACK).any():
+        return tile, mask
+    return np.where(hidden[:, :, None], level, tile), left
+
+
 class Mixture(Dataset[dict[str, Tensor]]):
     """All batches of a stage, by step number.
 
@@ -251,8 +268,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
         """Return batch `step`.
 
         Returns:
-            tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (255
-            crack, 0 none, `UNKNOWN_CELLS`), source int64 [B].
+            tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (`CRACK`,
+            `JOINT`, 0 for neither, `UNKNOWN_CELLS`), source int64 [B].
         """
         rng = np.random.default_rng((*self._key, step))
         tiles = np.empty((self._batch, self._px, self._px, 3), np.uint8)
@@ -267,8 +284,10 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 tile, label, mask = sampler.sample(rng, self._px, rotate=self._rotate)
                 tiles[row] = self._appearance(tile, rng)
             labels[row] = label
-            if label:
-                cracks[row] = UNKNOWN_CELLS if mask is None else np.where(mask == CRACK, np.uint8(CRACK), np.uint8(0))
+            if mask is not None:
+                cracks[row] = np.where((mask == CRACK) | (mask == JOINT), mask, np.uint8(0))
+            elif label:
+                cracks[row] = UNKNOWN_CELLS
         return {
             "tiles": torch.from_numpy(tiles).permute(0, 3, 1, 2),
             "labels": torch.from_numpy(labels),

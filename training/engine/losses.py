@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.data.mixture import UNKNOWN_CELLS
-from training.data.sources import CRACK
+from training.data.sources import CRACK, JOINT
 
 
 def smoothed(labels: Tensor, smoothing: float) -> Tensor:
@@ -15,7 +15,22 @@ def smoothed(labels: Tensor, smoothing: float) -> Tensor:
     return labels * (1 - smoothing) + smoothing / 2
 
 
-def tile_loss(logits: Tensor, labels: Tensor, *, pos_weight: float = 1.0, smoothing: float = 0.0) -> Tensor:
+def joint_tiles(cracks: Tensor, labels: Tensor) -> Tensor:
+    """Tell which sound tiles show a joint that a mask marks.
+
+    Args:
+        cracks: uint8 [N, S, S]: `JOINT` where a joint is.
+        labels: float [N], 0 or 1.
+
+    Returns:
+        bool [N].
+    """
+    return (cracks == JOINT).flatten(1).any(dim=1) & (labels < 0.5)
+
+
+def tile_loss(
+    logits: Tensor, labels: Tensor, *, pos_weight: float = 1.0, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """Binary cross entropy of tiles.
 
     Args:
@@ -23,12 +38,13 @@ def tile_loss(logits: Tensor, labels: Tensor, *, pos_weight: float = 1.0, smooth
         labels: float [N], 0 or 1.
         pos_weight: weight of the cracks.
         smoothing: s moves the labels to s/2 and 1 - s/2.
+        weights: float [N], of each tile; None: all 1.
 
     Returns:
-        The mean, a scalar.
+        The sum over the tiles, each times its weight, divided by their number; a scalar.
     """
     return functional.binary_cross_entropy_with_logits(
-        logits, smoothed(labels, smoothing), pos_weight=logits.new_tensor(pos_weight)
+        logits, smoothed(labels, smoothing), weight=weights, pos_weight=logits.new_tensor(pos_weight)
     )
 
 
@@ -40,6 +56,7 @@ def focal_loss(
     alpha: float | None = None,
     pos_weight: float = 1.0,
     smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Focal loss of tiles: cross entropy in which tiles that are already right count less.
 
@@ -53,19 +70,23 @@ def focal_loss(
         alpha: weight of the cracks, 1 - alpha of the others; 0.25 in the paper; None: both 1.
         pos_weight: further weight of the cracks.
         smoothing: s moves the labels to s/2 and 1 - s/2.
+        weights: float [N], of each tile; None: all 1.
 
     Returns:
-        The mean, a scalar.
+        The sum over the tiles, each times its weight, divided by their number; a scalar.
     """
     crack_weight, sound_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     soft = smoothed(labels, smoothing)
     probability = logits.sigmoid()
     if_crack = -((1 - probability) ** gamma) * functional.logsigmoid(logits)
     if_sound = -(probability**gamma) * functional.logsigmoid(-logits)
-    return (pos_weight * crack_weight * soft * if_crack + sound_weight * (1 - soft) * if_sound).mean()
+    each = pos_weight * crack_weight * soft * if_crack + sound_weight * (1 - soft) * if_sound
+    return (each if weights is None else each * weights).mean()
 
 
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, *, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """Compare a student with its teacher, both softened by a temperature.
 
     Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2, for two classes: the
@@ -76,25 +97,31 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: fl
         logits: the student's, float, of any shape.
         teacher_logits: of the same shape, without gradient.
         temperature: T; large values let small differences of the teacher's certainty count.
+        weights: float [N], of each tile with all its cells; None: all 1.
 
     Returns:
-        The mean, a scalar; 0 if both agree.
+        The mean of all answers, each times its weight, a scalar; 0 if both agree.
     """
     student, teacher = logits / temperature, teacher_logits / temperature
     crack, sound = teacher.sigmoid(), (-teacher).sigmoid()
     divergence = crack * (functional.logsigmoid(teacher) - functional.logsigmoid(student)) + sound * (
         functional.logsigmoid(-teacher) - functional.logsigmoid(-student)
     )
+    if weights is not None:
+        divergence = divergence * weights.reshape(-1, *[1] * (divergence.dim() - 1))
     return divergence.mean() * temperature**2
 
 
-def cell_targets(cracks: Tensor, labels: Tensor, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def cell_targets(
+    cracks: Tensor, labels: Tensor, cells: tuple[int, int], *, joint_weight: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Label each cell by the crack pixels in it.
 
     Args:
-        cracks: uint8 [N, S, S]: 255 crack, 0 none, `UNKNOWN_CELLS` unknown.
+        cracks: uint8 [N, S, S]: `CRACK`, `JOINT`, 0 neither, `UNKNOWN_CELLS` unknown.
         labels: float [N].
         cells: (h, w) of the feature map.
+        joint_weight: weight of cells with a joint and no crack.
 
     Returns:
         targets and weights, float [N, h, w]: 1 where a crack passes; weight 0 where nobody knows. In a cracked tile,
@@ -105,6 +132,9 @@ def cell_targets(cracks: Tensor, labels: Tensor, cells: tuple[int, int]) -> tupl
     near = functional.max_pool2d(targets, kernel_size=3, stride=1, padding=1)
     known = (cracks[:, 0, 0] != UNKNOWN_CELLS).to(torch.float32)[:, None, None, None]
     weights = known * (1 - (near - targets))
+    if joint_weight != 1.0:
+        jointed = functional.adaptive_max_pool2d((cracks == JOINT).to(torch.float32).unsqueeze(1), cells)
+        weights = weights * (1 + (joint_weight - 1) * jointed * (1 - targets))
     return targets.squeeze(1), weights.squeeze(1).expand(len(labels), *cells)
 
 

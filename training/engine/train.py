@@ -29,7 +29,14 @@ from training.engine.bundle import facts, restore_norms
 from training.engine.curves import TRACE_COLUMNS, draw_curves
 from training.engine.device import autocast, choose_device, random_state, set_random_state
 from training.engine.distributed import Shares, World
-from training.engine.losses import cell_loss, cell_targets, distillation_loss, focal_loss, tile_loss
+from training.engine.losses import (
+    cell_loss,
+    cell_targets,
+    distillation_loss,
+    focal_loss,
+    joint_tiles,
+    tile_loss,
+)
 from training.engine.meter import Losses, Meter
 from training.engine.stopping import COLUMN, has_stalled
 from training.engine.teacher import Teachers
@@ -312,11 +319,13 @@ class Trainer:
             logits, cells = self._learner(batch["tiles"])
             answers = None if self._teachers is None else self._teachers(batch["tiles"])
         logits = logits.float()
-        tiles = self._tile_loss(logits, labels)
+        tiles = self._tile_loss(logits, labels, self._tile_weights(batch))
         of_cells = of_teacher = torch.zeros((), device=self.device)
         total = tiles
         if loss.cell_weight > 0:
-            targets, weights = cell_targets(batch["cracks"], labels, (cells.shape[1], cells.shape[2]))
+            targets, weights = cell_targets(
+                batch["cracks"], labels, (cells.shape[1], cells.shape[2]), joint_weight=loss.joint_weight
+            )
             known = weights.sum()
             self._world.mean([known])  # the shares of a batch know differently many cells
             of_cells = cell_loss(
@@ -328,13 +337,16 @@ class Trainer:
             )
             total = total + loss.cell_weight * of_cells
         if answers is not None:
-            of_teacher = self._teacher_loss(logits, cells.float(), *answers)
+            of_teacher = self._teacher_loss(labels, logits, cells.float(), *answers)
             total = total + loss.teacher_weight * of_teacher
         return total, (tiles, of_cells, of_teacher)
 
-    def _teacher_loss(self, logits: Tensor, cells: Tensor, taught_logits: Tensor, taught_cells: Tensor) -> Tensor:
+    def _teacher_loss(
+        self, labels: Tensor, logits: Tensor, cells: Tensor, taught_logits: Tensor, taught_cells: Tensor
+    ) -> Tensor:
         loss = self.config.loss
-        of_teacher = distillation_loss(logits, taught_logits, temperature=loss.teacher_temperature)
+        heeded = ((taught_logits > 0) == (labels > 0.5)).float() if loss.teacher_when_right else None
+        of_teacher = distillation_loss(logits, taught_logits, temperature=loss.teacher_temperature, weights=heeded)
         if loss.teacher_cell_weight == 0:
             return of_teacher
         if cells.shape != taught_cells.shape:
@@ -342,10 +354,16 @@ class Trainer:
                 f"{self._config_path}: loss.teacher_cell_weight: the teachers have {tuple(taught_cells.shape[1:])} "
                 f"cells a tile, the model {tuple(cells.shape[1:])}; it must be 0"
             )
-        of_cells = distillation_loss(cells, taught_cells, temperature=loss.teacher_temperature)
+        of_cells = distillation_loss(cells, taught_cells, temperature=loss.teacher_temperature, weights=heeded)
         return of_teacher + loss.teacher_cell_weight * of_cells
 
-    def _tile_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _tile_weights(self, batch: dict[str, Tensor]) -> Tensor | None:
+        weight = self.config.loss.joint_weight
+        if weight == 1.0:
+            return None
+        return 1 + (weight - 1) * joint_tiles(batch["cracks"], batch["labels"]).float()
+
+    def _tile_loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         loss = self.config.loss
         if loss.kind == "focal":
             return focal_loss(
@@ -355,8 +373,9 @@ class Trainer:
                 alpha=loss.focal_alpha,
                 pos_weight=loss.pos_weight,
                 smoothing=loss.label_smoothing,
+                weights=weights,
             )
-        return tile_loss(logits, labels, pos_weight=loss.pos_weight, smoothing=loss.label_smoothing)
+        return tile_loss(logits, labels, pos_weight=loss.pos_weight, smoothing=loss.label_smoothing, weights=weights)
 
     def _count(self, stage: StageConfig, losses: Losses, *, data_s: float, compute_s: float) -> None:
         """Write down a step that was taken."""
