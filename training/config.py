@@ -104,7 +104,6 @@ class LossConfig(Strict):
     teacher_temperature: float = Field(
         default=2.0, gt=0, description="softens both answers before they are compared (Hinton et al. 2015)"
     )
-
     teacher_when_right: bool = Field(
         default=False,
         description="heed the teachers only on tiles that they judge rightly (logit on the label's side of 0)",

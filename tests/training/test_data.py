@@ -13,6 +13,7 @@ import torch
 
 from tests.training.conftest import texture
 from training.data import cache as cached
+from training.data import synthetic
 from training.data.augment import Appearance, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
@@ -305,3 +306,41 @@ def test_a_photograph_shown_entire_is_a_crack_however_little_of_it_is_marked() -
         assert tile.min() == tile.max() == 200
         seen.add(tuple(int(value) for value in np.argwhere(cells == CRACK).mean(axis=0)))
     assert len(seen) == 8
+
+
+def test_a_tile_reaches_over_the_border_of_a_mosaic_and_keeps_a_crack() -> None:
+    mask = np.zeros((1, 224, 224), np.uint8)
+    mask[0, 60:66, 20:200] = CRACK
+    image = np.full((1, 224, 224, 3), 120, np.uint8)
+    photographs = Photographs("uavcrack", "0" * 64, [Item("a", None, "a", part="train")], image, mask)
+    sampler = SourceSampler(photographs, [0], Recipe({"crack": 0.7, "plain": 0.3}, (0.4, 1.0), border=1.0))
+    levels, cracked = set(), 0
+    for seed in range(60):
+        tile, label, cells = sampler.sample(np.random.default_rng(seed), 96, rotate=False)
+        assert cells is not None
+        beyond = (tile != 120).all(axis=2)
+        assert label == bool((cells == CRACK).any())
+        assert not (cells[beyond] == CRACK).any()
+        assert beyond.mean() < 0.9
+        cracked += label
+        levels |= {int(level) for level in np.unique(tile[beyond])}
+    assert levels == {0, 255}
+    assert 0 < cracked < 60
+
+
+def test_masonry_is_drawn_sound_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ground = texture(np.random.default_rng(1), 256)
+    laid = []
+
+    def lay(canvas: np.ndarray, *_: object) -> np.ndarray:
+        laid.append(canvas)
+        return canvas
+
+    for name in ("_brick", "_rubble"):
+        monkeypatch.setattr(synthetic, name, lay)
+    for seed in range(60):
+        draw(ground, np.random.default_rng(seed), cracked=True)
+    assert not laid
+    for seed in range(60):
+        draw(ground, np.random.default_rng(seed), cracked=False)
+    assert len(laid) > 10

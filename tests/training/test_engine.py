@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
 from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
+from training.data.sources import JOINT
 from training.engine import checkpoint
 from training.engine.device import choose_device
 from training.engine.meter import Losses
@@ -331,6 +332,44 @@ def test_cells_are_learnt_from_teachers_where_the_grids_are_alike(config: TrainC
     trainer = Trainer(config.model_copy(update={"loss": coarse, "model": model}), Path("x.yaml"), tmp_path / "coarse")
     with pytest.raises(ConfigError, match=r"x\.yaml: loss\.teacher_cell_weight: the teachers have \(2, 2\) cells"):
         trainer.run()
+
+
+def test_a_teacher_is_heeded_where_it_is_right(config: TrainConfig, tmp_path: Path) -> None:
+    """A teacher that calls everything a crack is heeded on cracks alone."""
+    path = tmp_path / "alarmist.pt"
+    net = create("opnet-lse")
+    assert net.head.bias is not None
+    torch.nn.init.constant_(net.head.bias, 50.0)
+    checkpoint.save(path, {"model": "opnet-lse", "options": {}, "state_dict": net.state_dict()})
+    model, labels = ModelConfig(name="opnet-lse"), torch.tensor([1.0, 0.0, 0.0])
+    found = {}
+    for critical in (False, True):
+        loss = LossConfig(teacher=path, teacher_when_right=critical)
+        trainer = Trainer(config.model_copy(update={"loss": loss, "model": model}), Path("x.yaml"), tmp_path / "run")
+        trainer.model.eval()
+        batch = {
+            "tiles": torch.zeros(3, 3, 64, 64, dtype=torch.uint8),
+            "labels": labels,
+            "cracks": torch.zeros(3, 64, 64, dtype=torch.uint8),
+        }
+        found[critical] = float(trainer._losses(batch)[1][2].detach())
+    assert found[True] == pytest.approx(found[False] / 3, rel=1e-4)
+
+
+def test_joints_weigh_in_tiles_and_cells(config: TrainConfig, tmp_path: Path) -> None:
+    cracks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    cracks[1, 20] = JOINT
+    batch = {"tiles": torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "labels": torch.zeros(2), "cracks": cracks}
+    found = {}
+    for weight in (1.0, 3.0):
+        loss = LossConfig(joint_weight=weight, cell_head="own")
+        trainer = Trainer(
+            config.model_copy(update={"loss": loss, "model": ModelConfig(name="opnet-lse")}), Path("x.yaml"), tmp_path
+        )
+        trainer.model.eval()
+        found[weight] = [float(part.detach()) for part in trainer._losses(batch)[1]]
+    assert found[3.0][0] == pytest.approx(2 * found[1.0][0], rel=1e-4)
+    assert found[3.0][1] != pytest.approx(found[1.0][1], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,8 +12,15 @@ from torch.distributions import Bernoulli, kl_divergence
 
 from training.config import LossConfig
 from training.data.mixture import UNKNOWN_CELLS
-from training.data.sources import CRACK
-from training.engine.losses import cell_loss, cell_targets, distillation_loss, focal_loss, tile_loss
+from training.data.sources import CRACK, JOINT
+from training.engine.losses import (
+    cell_loss,
+    cell_targets,
+    distillation_loss,
+    focal_loss,
+    joint_tiles,
+    tile_loss,
+)
 
 pytestmark = pytest.mark.training
 
@@ -88,6 +96,34 @@ def test_cells_are_labelled_by_the_cracks_in_them() -> None:
     assert float(weights[2].sum()) == 16
 
 
+def test_joints_count_where_there_is_no_crack() -> None:
+    cracks = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    cracks[:2, 40, :] = JOINT
+    cracks[0, 5, :20] = CRACK
+    labels = torch.tensor([1.0, 0.0, 0.0])
+    assert joint_tiles(cracks, labels).tolist() == [False, True, False]
+    targets, weights = cell_targets(cracks, labels, (4, 4), joint_weight=3.0)
+    assert targets[1].sum() == 0
+    assert weights[0].tolist() == [[1, 1, 0, 1], [0, 0, 0, 1], [3] * 4, [1] * 4]
+    assert weights[1].tolist() == [[1] * 4, [1] * 4, [3] * 4, [1] * 4]
+    assert float(weights[2].sum()) == 16
+
+
+@pytest.mark.parametrize("loss", [tile_loss, lambda *args, **kwargs: focal_loss(*args, gamma=2.0, **kwargs)])
+def test_a_tile_counts_by_its_weight(loss: Callable[..., torch.Tensor]) -> None:
+    logits, labels = torch.tensor([1.0, -0.5]), torch.tensor([0.0, 1.0])
+    alone = [float(loss(logits[[row]], labels[[row]])) for row in (0, 1)]
+    found = loss(logits, labels, weights=torch.tensor([3.0, 1.0]))
+    assert float(found) == pytest.approx((3 * alone[0] + alone[1]) / 2, rel=1e-5)
+
+
+def test_a_teacher_is_heeded_tile_by_tile() -> None:
+    student, teacher = torch.randn(3, 4, 4), torch.randn(3, 4, 4)
+    found = distillation_loss(student, teacher, temperature=2.0, weights=torch.tensor([1.0, 0.0, 1.0]))
+    heeded = distillation_loss(student[[0, 2]], teacher[[0, 2]], temperature=2.0)
+    assert float(found) == pytest.approx(2 / 3 * float(heeded), rel=1e-5)
+
+
 def test_cell_loss_is_zero_where_nothing_is_known() -> None:
     nothing = torch.zeros(2, 4, 4)
     assert float(cell_loss(torch.randn(2, 4, 4), nothing, nothing, pos_weight=3.0)) == 0.0
@@ -100,6 +136,7 @@ def test_cell_loss_is_zero_where_nothing_is_known() -> None:
         {"focal_alpha": 1.0},
         {"focal_gamma": -1},
         {"teacher_temperature": 0},
+        {"joint_weight": 0},
         {"label_smoothing": 0.5},
     ],
 )
