@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
@@ -59,7 +60,7 @@ def seen_at(
 def test_every_evidence_picture_is_there_once_unchanged_with_the_size_that_it_has(wall: Flight, tmp_path: Path) -> None:
     document = export(wall, tmp_path)
     folder = tmp_path / f"{wall.name}-coco"
-    assert sorted(path.name for path in folder.iterdir()) == ["images", "instances.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["groups.csv", "images", "instances.json"]
     logged = [s.image for s in wall.sightings] + [sample.image for sample in wall.clean_samples]
     assert len(wall.clean_samples) > 0
     assert [f"images/{image['file_name']}" for image in document["images"]] == logged
@@ -263,3 +264,48 @@ def test_a_disk_that_fills_up_leaves_no_instances_that_name_what_is_not_there(
         export_coco(wall, tmp_path)
     assert len(list(tmp_path.glob("*-coco/images/*"))) == 3
     assert not list(tmp_path.glob("*-coco/instances.json"))
+
+
+def groups(folder: Path) -> dict[str, str]:
+    with (folder / "groups.csv").open(encoding="utf-8", newline="") as file:
+        return {row["file_name"]: row["group"] for row in csv.DictReader(file)}
+
+
+def seen_in_places(root: Path, places: list[tuple[float | None, float | None]], *, unit: str = "m") -> Flight:
+    """A flight with sightings in those cells of 5 cm, and a clean sample in the first of the places."""
+    log = new_log(root, clock=ManualClock())
+    for number, (along, height) in enumerate(places, start=1):
+        image = log.image(f"sighting-{number:04d}", concrete_tile(number, crack=True), {"id": number})
+        cell = [round((along or 0) * 20), round((height or 0) * 20)]
+        place = {"face": "wall", "along": along or 0.0, "height": height or 0.0, "unit": unit, "cell": cell}
+        log.event(Event("sighting", 0, {"id": number, **place, "frame": number, "p_max": 0.9, "image": image}))
+    image = log.image("clean-0001", concrete_tile(99, crack=False), {"kind": "clean_sample"})
+    along, height = places[0]
+    sample = {"frame": 1, "tile": [0, 0, 224], "along": along, "height": height, "image": image}
+    log.event(Event("clean_sample", 0, sample))
+    log.close()
+    return Flight.open(log.folder)
+
+
+def test_pictures_of_the_same_wall_are_one_group_whatever_pass_they_are_of(tmp_path: Path) -> None:
+    flight = seen_in_places(tmp_path, [(0.3, 1.2), (1.7, 0.1), (4.5, 1.0), (4.6, 2.5), (0.4, 1.3)])
+    found = groups(export_coco(flight, tmp_path / "out"))
+    first, second, third, fourth, again = (found[f"sighting-{number:04d}.jpg"] for number in range(1, 6))
+    assert first == second == again == found["clean-0001.jpg"]
+    assert len({first, third, fourth}) == 3
+    assert all(group.startswith(f"{flight.name}/") for group in found.values())
+
+
+def test_one_finding_is_never_divided(tmp_path: Path) -> None:
+    flight = seen_in_places(tmp_path, [(1.9, 1.0), (2.05, 1.0), (3.9, 3.9)])
+    (long, _) = sorted(find(flight), key=lambda finding: -len(finding.sightings))
+    assert {sighting.id for sighting in long.sightings} == {1, 2}, "the two lie in different blocks of 2 m"
+    found = groups(export_coco(flight, tmp_path / "out"))
+    assert found["sighting-0001.jpg"] == found["sighting-0002.jpg"] != found["sighting-0003.jpg"]
+
+
+def test_pictures_without_a_place_in_metres_are_one_group(tmp_path: Path) -> None:
+    flight = seen_in_places(tmp_path, [(100.0, 900.0), (5000.0, 20.0)], unit="px")
+    found = groups(export_coco(flight, tmp_path / "out"))
+    assert len(found) == 3
+    assert len(set(found.values())) == 1

@@ -184,6 +184,18 @@ def test_coco_that_cannot_be_read_is_refused(
         coco_mask(coco(tmp_path, [annotation], category))
 
 
+def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (alone,) = LAYOUTS["coco"].items(archive, {})
+    assert alone.group == "a.jpg"
+    (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
+    (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
+    assert grouped.group == "flight/0,1"
+    (tmp_path / "groups.csv").write_text("picture\na.jpg\n")
+    with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
+        LAYOUTS["coco"].items(Archive(tmp_path), {})
+
+
 def test_uav75_is_read_as_its_repository_has_it(tmp_path: Path) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[:2], mask[10:20] = CRACK, JOINT

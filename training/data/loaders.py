@@ -6,6 +6,8 @@ from masks by the rule of `training.data.tiles`.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,22 +204,32 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
 
 def _coco(archive: Archive, _labels: Labels) -> list[Item]:
     files = [name for name in archive.names() if name.endswith(".json")]
-    there = _names(archive)
     items = []
     for file in files:
-        for name in _coco_index(archive, file):
-            base = PurePosixPath(file).parent
-            places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
-            found = [place for place in places if place in there]
-            if not found:
-                raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
-            items.append(Item(found[0], None, name, annotation=file))
+        groups = _coco_groups(archive, file)
+        for path, (name, *_) in _coco_index(archive, file).items():
+            items.append(Item(path, None, groups.get(name, name), annotation=file))
     return items
 
 
+def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
+    """Read which pictures belong together from the `groups.csv` beside an instances file; none without it."""
+    path = str(PurePosixPath(file).parent / "groups.csv")
+    if path not in _names(archive):
+        return {}
+    try:
+        rows = list(csv.DictReader(io.StringIO(archive.read(path).decode()), strict=True))
+        return {row["file_name"]: row["group"] for row in rows}
+    except (ValueError, KeyError, csv.Error) as error:
+        raise DataError(
+            f"{archive.path}: {path}: expected is a table with the columns file_name and group "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
 @lru_cache(maxsize=4)
-def _coco_index(archive: Archive, file: str) -> dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]:
-    """Index the crack annotations of a file: name to (height, width) and its annotations."""
+def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]]:
+    """Index the crack annotations of a file: path of a picture to its name there, (height, width) and annotations."""
     try:
         content = json.loads(archive.read(file))
         cracks = {entry["id"] for entry in content["categories"] if entry["name"].lower() == "crack"}
@@ -227,18 +239,26 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[tuple[int, int],
         for entry in content["annotations"]:
             if entry["category_id"] in cracks:
                 index[entry["image_id"]][1].append(entry)
-        result = {e["file_name"]: ((int(e["height"]), int(e["width"])), found) for e, found in index.values()}
+        listed = {e["file_name"]: ((int(e["height"]), int(e["width"])), found) for e, found in index.values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{archive.path}: {file} is not COCO instances ({type(error).__name__}: {error})") from error
     if not cracks:
         raise DataError(f"{archive.path}: {file} has no category 'crack'")
+    there, base = _names(archive), PurePosixPath(file).parent
+    result = {}
+    for name, (size, found) in listed.items():
+        places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
+        place = next((place for place in places if place in there), None)
+        if place is None:
+            raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
+        result[place] = name, size, found
     return result
 
 
 def _coco_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
     mask = np.zeros((height, width), np.uint8)
     file = item.annotation or ""
-    size, found = _coco_index(archive, file)[item.group]
+    _, size, found = _coco_index(archive, file)[item.path]
     if size != (height, width):
         raise DataError(f"{archive.path}: {file} gives {item.path} as {size}, it is {(height, width)}")
     try:
