@@ -133,7 +133,7 @@ class StageConfig(Strict):
 
     name: str
     px: int = Field(ge=64, le=512, multiple_of=32, description="side of the tiles")
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0, description="0: nothing is learnt, and what the run starts from is validated and kept")
     batch: int = Field(ge=2, le=1024)
     lr: float = Field(gt=0, le=0.1, description="peak rate of the new layers (head, or a network without pretraining)")
     lr_end: float = Field(default=0.02, ge=0, le=1, description="share of the peak that the cosine ends at")

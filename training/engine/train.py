@@ -414,7 +414,7 @@ class Trainer:
 
     def _done(self, stage: StageConfig) -> float:
         """Return how much of the stage is over (0..1): of its steps, or of its minutes if they run out sooner."""
-        steps = self.progress.step_in_stage / stage.steps
+        steps = self.progress.step_in_stage / stage.steps if stage.steps else 1.0
         if stage.max_minutes is None:
             return min(1.0, steps)
         return min(1.0, max(steps, self.progress.seconds_in_stage / 60 / stage.max_minutes))
