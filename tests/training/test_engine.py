@@ -334,6 +334,22 @@ def test_cells_are_learnt_from_teachers_where_the_grids_are_alike(config: TrainC
         trainer.run()
 
 
+def test_a_stage_without_steps_keeps_the_average_that_the_run_starts_from(config: TrainConfig, tmp_path: Path) -> None:
+    starts = [teaching_net(tmp_path, "opnet-lse", seed) for seed in (1, 2)]
+    stage = config.stages[0].model_copy(update={"steps": 0})
+    model = ModelConfig(name="opnet-lse", init=starts)
+    kept = config.model_copy(update={"model": model, "stages": [stage]})
+    trainer = Trainer(kept, Path("x.yaml"), tmp_path / "run")
+    trainer.run()
+    found = checkpoint.load(tmp_path / "run/best.pt")["state_dict"]
+    first, second = (checkpoint.load(path)["state_dict"] for path in starts)
+    for key, value in found.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, (first[key] + second[key]) / 2, atol=1e-6), key
+    assert trainer.summary()["steps"] == 0
+    assert [row["step"] for row in trainer.progress.history] == [0]
+
+
 def test_a_teacher_is_heeded_where_it_is_right(config: TrainConfig, tmp_path: Path) -> None:
     """A teacher that calls everything a crack is heeded on cracks alone."""
     path = tmp_path / "alarmist.pt"

@@ -45,10 +45,15 @@ def train_command(
         trainer.run()
     if world.first:
         summary = trainer.summary()
+        speed = (
+            f"{summary['tiles_per_s']} tiles a second, "
+            f"a step takes {summary['step_over_compute']} times its computation"
+            if summary["steps"]
+            else "nothing was learnt"
+        )
         console.print(
             f"{trainer.folder / 'best.pt'}: criterion {summary['criterion']:.4f} at step {summary['best_step']} of "
-            f"{summary['steps']}; {summary['tiles_per_s']} tiles a second, a step takes {summary['step_over_compute']} "
-            f"times its computation; curves in {trainer.folder / 'curves.svg'}",
+            f"{summary['steps']}; {speed}; curves in {trainer.folder / 'curves.svg'}",
             soft_wrap=True,
             highlight=False,
         )
