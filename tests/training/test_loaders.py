@@ -191,9 +191,10 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
     (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
     (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
     assert grouped.group == "flight/0,1"
-    (tmp_path / "groups.csv").write_text("picture\na.jpg\n")
-    with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
-        LAYOUTS["coco"].items(Archive(tmp_path), {})
+    for wrong in ("picture\na.jpg\n", "file_name,group\na.jpg\n"):
+        (tmp_path / "groups.csv").write_text(wrong)
+        with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
+            LAYOUTS["coco"].items(Archive(tmp_path), {})
 
 
 def test_uav75_is_read_as_its_repository_has_it(tmp_path: Path) -> None:

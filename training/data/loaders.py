@@ -217,14 +217,15 @@ def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
     path = str(PurePosixPath(file).parent / "groups.csv")
     if path not in _names(archive):
         return {}
+    expected = f"{archive.path}: {path}: expected is a table with the columns file_name and group"
     try:
         rows = list(csv.DictReader(io.StringIO(archive.read(path).decode()), strict=True))
-        return {row["file_name"]: row["group"] for row in rows}
-    except (ValueError, KeyError, csv.Error) as error:
-        raise DataError(
-            f"{archive.path}: {path}: expected is a table with the columns file_name and group "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{expected} ({type(error).__name__}: {error})") from error
+    for number, row in enumerate(rows, start=2):
+        if not row.get("file_name") or not row.get("group"):
+            raise DataError(f"{expected}; row {number} lacks one of them")
+    return {row["file_name"]: row["group"] for row in rows}
 
 
 @lru_cache(maxsize=4)
