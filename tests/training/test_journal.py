@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.conftest import REPOSITORY
 from training.config import TrainConfig, read_settings
@@ -69,6 +70,19 @@ def test_every_part_of_an_experiment_journal_is_there(run: Path, tmp_path: Path)
     assert "389,633 parameters in all" in text
     assert "config/training/small.yaml" in text
     assert (tmp_path / "journal/figures/curves-small.svg").is_file()
+
+
+def test_a_run_that_learnt_nothing_says_what_it_keeps_and_has_no_curves(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "best.pt", weights_only=False)
+    content["step"] = 0
+    content["config"]["model"]["init"] = ["runs/a/final.pt", "runs/b/best.pt"]
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    torch.save(content, kept / "best.pt")
+    build(config(tmp_path / "journal", runs={"kept": kept}))
+    text = (tmp_path / "journal/journal.md").read_text()
+    assert "Nothing was learnt: what it starts from is kept (runs/a/final.pt, runs/b/best.pt;" in text
+    assert not list((tmp_path / "journal/figures").glob("curves-*"))
 
 
 def test_every_picture_that_the_markdown_links_is_there(run: Path, tmp_path: Path) -> None:

@@ -174,6 +174,11 @@ def _training(runs: Mapping[str, dict[str, Any] | None], figures: Path, standing
         if content is None:
             parts += [part] if (part := standing.part(_TRAINING, name)) else []
             continue
+        if content["step"] == 0:
+            starts = ", ".join(listed(content["config"]["model"].get("init")))
+            kept = f"Nothing was learnt: what it starts from is kept ({starts}; of several their average)."
+            parts.append(Section(name, [_facts(content), kept], origin=name))
+            continue
         path = figures / f"curves-{name}.svg"
         draw_curves(content["history"], path)
         stages = [
