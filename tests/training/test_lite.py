@@ -22,7 +22,7 @@ def pretrained(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     return request.param, create(request.param, pretrained="package").eval()
 
 
-@pytest.mark.parametrize(("name", "published"), zip(SIZES, (4_652_008, 6_092_072), strict=True))
+@pytest.mark.parametrize(("name", "published"), list(zip(SIZES, (4_652_008, 6_092_072), strict=True)))
 def test_it_has_the_published_number_of_parameters(name: str, published: int) -> None:
     # the published classifier of 1,000 classes has 1,281,000; ours has 1,281
     assert parameter_count(create(name)) == published - 1_281_000 + CHANNELS + 1
