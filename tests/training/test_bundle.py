@@ -17,6 +17,7 @@ import torch
 from training.engine import checkpoint as checkpoints
 from training.export import pipeline
 from training.export.bundle import MANIFEST, Manifest, file_sha256, read_manifest, update_index, write_bundle
+from training.export.lineage import read_lineage
 from training.export.onnx import ExportError, to_onnx
 from training.export.quantize import FLOAT_SCHEME, quantise
 from training.models import create
@@ -202,6 +203,19 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
     ):
         assert heading in card
     assert "A trial" in card
+    rows = [line for line in card.splitlines() if line.startswith(("| 0.", "| 1."))]
+    assert len(rows) > 10  # the whole curve, from every crack found to no false alarm
+    assert sum("**(chosen)**" in row for row in rows) == 1
+    head = next(line for line in card.splitlines() if line.startswith("| p | metu-ccic/val recall"))
+    assert "walls-external/test specificity" in head
+    assert "uav75/val joint" in head
+    apart = [line for line in card.splitlines() if line.endswith(("| met |", "| **not met** |"))]
+    assert any(line.startswith("| brickwork-external/test | specificity | 1 |") for line in apart)
+    assert "No photograph taken by a drone" not in card
+    lineage = read_lineage(tmp_path / "LINEAGE.json")
+    release = lineage.bundles["opnet 0.1.0"]
+    assert release.sha256 == manifest.files["fp32"].sha256
+    assert lineage.runs[release.run].config == "config/training/opnet.yaml"
     assert json.loads((tmp_path / "INDEX.json").read_text())["models"].keys() == {"opnet"}
 
     bundles = pytest.importorskip("drone_agent.vision.bundle")
@@ -372,47 +386,3 @@ def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
     # cracks alone, or nothing known: then all decide
     assert deciding_bars(bars, {"data": [{"name": "omu-quay"}]}) == bars
     assert deciding_bars(bars, {}) == bars
-
-
-def test_a_card_names_the_runs_that_the_weights_rest_on_all_the_way_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from training.export.origins import Origin, origins
-    from training.models import create
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(
-        name: str, *, init: str | list[str] | None = None, teacher: str | list[str] | None = None
-    ) -> dict[str, Any]:
-        content = {
-            "model": "opnet",
-            "options": {},
-            "state_dict": create("opnet").state_dict(),
-            "config": {"model": {"init": init}, "loss": {"teacher": teacher}},
-            "config_path": f"config/training/{name}.yaml",
-            "commit": f"commit of {name}",
-            "hours": 0.5,
-        }
-        Path("runs", name).mkdir(parents=True)
-        checkpoints.save(Path("runs", name, "final.pt"), content)
-        return content
-
-    run("base")
-    run("large", init="runs/base/final.pt")
-    found = origins(run("small", init="runs/gone/final.pt", teacher="runs/large/final.pt"))
-    assert found == [
-        Origin("gone", "this run started from it", "config/training/gone.yaml", None, None),
-        Origin("base", "`large` started from it", "config/training/base.yaml", "commit of base", 0.5),
-        Origin("large", "this run learnt from it", "config/training/large.yaml", "commit of large", 0.5),
-    ]
-    part = "this run started from the average of it and others"
-    averaged = origins(run("averaged", init=["runs/base/final.pt", "runs/large/final.pt"]))
-    started = "`large` started from it"
-    assert [(origin.run, origin.what) for origin in averaged] == [("base", f"{part}; {started}"), ("large", part)]
-    part = "this run learnt from it and others"
-    schooled = origins(run("schooled", teacher=["runs/base/final.pt", "runs/large/final.pt"]))
-    assert [(origin.run, origin.what) for origin in schooled] == [("base", f"{part}; {started}"), ("large", part)]
-    both = origins(run("both", init="runs/large/final.pt", teacher="runs/large/final.pt"))
-    assert both[1].what == "this run started from it; this run learnt from it"
-    assert origins({}) == []

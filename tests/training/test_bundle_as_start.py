@@ -16,7 +16,7 @@ from training.engine import checkpoint
 from training.engine.bundle import restore_norms
 from training.engine.train import Trainer
 from training.evaluation.evaluate import OnnxScorer
-from training.export.origins import origins, training_commands
+from training.export.lineage import Lineage, trace, training_commands
 
 pytestmark = pytest.mark.training
 
@@ -84,14 +84,14 @@ def test_a_run_starts_from_a_bundle_and_learns_from_another(
     content = checkpoint.load(tmp_path / "run" / "final.pt")
     (row,) = content["teacher"]
     assert row["sha256"] == hashlib.sha256((teacher / "model.onnx").read_bytes()).hexdigest()
-    started, taught = origins(content)
-    assert started.run.startswith("opnet-lse ")
-    assert started.is_bundle
-    assert taught.what.startswith("this run learnt from it (a bundle")
-    # another version may lie there by now
-    content["bundles"][str(lse)]["bundle"] = "opnet-lse 0.0.1"
-    assert origins(content)[0].run == "opnet-lse 0.0.1"
-    assert training_commands(content, [started, taught]) == ["crack-training train x.yaml"]
+    # which version lies there by now is not asked
+    content["bundles"][str(lse)] |= {"bundle": "opnet-lse 0.0.1", "sha256": "0" * 64}
+    lineage, key = trace(content, Lineage())
+    assert lineage.runs[key].started_from == ("opnet-lse 0.0.1",)
+    (taught,) = lineage.runs[key].learnt_from
+    assert lineage.bundles[taught].sha256 == row["sha256"]
+    assert training_commands(lineage, key)[-1].startswith("crack-training train x.yaml")
+    assert len(training_commands(lineage, key)) == 1
 
 
 @pytest.mark.usefixtures("here")

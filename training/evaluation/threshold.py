@@ -199,10 +199,12 @@ def for_recall(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_], 
     return float(middle) if not len(below) or middle > below[-1] else float(kept)
 
 
-def rates_at(item: Scored, threshold_logit: float) -> Mapping[str, float]:
-    """Recall and specificity of a set, as far as it has both."""
+def rates_at(
+    item: Scored, threshold_logit: float, kinds: Sequence[str] = ("recall", "specificity")
+) -> Mapping[str, float]:
+    """The share of each kind of tile (see `Bar`) that is judged rightly, as far as the set has such tiles."""
     at = np.asarray([threshold_logit])
-    return {kind: float(_rate(item, kind, at)[0]) for kind in ("recall", "specificity") if item.of_kind(kind).any()}
+    return {kind: float(_rate(item, kind, at)[0]) for kind in kinds if item.of_kind(kind).any()}
 
 
 def _disagreements(scored: Sequence[Scored], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

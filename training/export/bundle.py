@@ -121,6 +121,7 @@ class Training(_Part):
     seed: int | None = None
     commit: str | None = None
     hours: float | None = None
+    hours_of_all_runs: float | None = None
     steps: int | None = None
     data: tuple[DataSource, ...] = ()
 

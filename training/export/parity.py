@@ -13,6 +13,8 @@ from training.evaluation.threshold import Scored
 
 MIN_AGREEMENT = 0.995
 MAX_RECALL_DIFFERENCE = 0.002
+MAX_SET_DIFFERENCE = 0.005
+"""Difference between float and 8 bit on a rate with a bar that makes the export look for a better way of rounding."""
 
 
 class ParityError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
-from training.data.mixture import SYNTHETIC, load_samplers
+from training.data.mixture import RECIPES, SYNTHETIC, load_samplers
 from training.data.sources import SOURCES, added_sources
 from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
 from training.evaluation.evaluate import (
@@ -28,14 +29,14 @@ from training.evaluation.evaluate import (
     score,
     thin,
 )
-from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose
+from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, rates_at
 from training.export.benchmark import interleaved_s
 from training.export.bundle import Manifest, update_index, write_bundle
-from training.export.card import CardFacts, Speed, render, threshold_rule
+from training.export.card import CardFacts, Pair, Speed, render, threshold_rule
+from training.export.lineage import LINEAGE, data_of, hours_of, read_lineage, trace, training_commands, write_lineage
 from training.export.measured import read_robustness
 from training.export.onnx import Scaling, split_scaling, to_onnx
-from training.export.origins import origins, training_commands
-from training.export.parity import Agreement, ParityError, compare, gate
+from training.export.parity import MAX_SET_DIFFERENCE, Agreement, ParityError, compare, gate
 from training.export.quantize import (
     FLOAT_SCHEME,
     METHODS,
@@ -64,14 +65,6 @@ ARCHITECTURES: Final = {
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
 }
-GSD_BASIS: Final = (
-    "Assumed, not measured: the training photographs carry no scale. The drone photographs of UAV75 are taken to be "
-    "near 1 mm/px, training varies the scale by 0.62 to 1.6, METU's close-ups stand for the fine end."
-)
-
-MAX_SET_DIFFERENCE: Final = 0.005
-"""Difference between float and 8 bit on a rate with a bar that makes the export look for a better way of rounding."""
-
 SAME_THRESHOLD: Final = 0.05
 """Logits by which the threshold of a robustness sweep may differ from the one that flies without a word about it."""
 
@@ -98,6 +91,7 @@ class ExportOptions:
         default: whether the bundle becomes the index's default.
         robustness: `robustness.json` of these weights; gates and the band of ground sampling distances come from it.
         command: what was typed; the card names it as the way to repeat the export.
+        lineage: what is known of earlier runs and bundles.
     """
 
     name: str
@@ -108,7 +102,6 @@ class ExportOptions:
     version: str = "0.1.0"
     licence: str = "Apache-2.0 (weights); the training data have their own licences, see CARD.md"
     gsd_mm_px: tuple[float, float, float] = (1.0, 0.1, 2.0)
-    gsd_basis: str = GSD_BASIS
     channels: Literal[3, 4] | None = None
     calibration_tiles: int = 320
     limit: int | None = None
@@ -118,6 +111,7 @@ class ExportOptions:
     default: bool = False
     robustness: Path | None = None
     command: str | None = None
+    lineage: Path = Path("exported_models") / LINEAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +138,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         ParityError: the files do not judge as the net; nothing was written.
     """
     content, net = open_checkpoint(checkpoint)
+    lineage, run = trace(content, read_lineage(options.lineage))
     measured = (
         None if options.robustness is None else read_robustness(options.robustness, name=options.name, content=content)
     )
@@ -170,9 +165,15 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         )
     speed = _speed(float_model, quantised.model, step)
     calibrated = calibrate(as_int8)
-    results, differences = _evaluate(float_model, quantised.model, as_float, as_int8, choice, options, step)
+    pairs = _pairs(float_model, quantised.model, as_float, as_int8, options, step)
+    results = [
+        result(pair.int8, pair.split, choice.threshold_logit, resamples=options.resamples, seed=options.seed)
+        for pair in pairs
+    ]
 
-    rests_on = origins(content)
+    rests_on = lineage.ancestors(run)
+    hours, unknown = hours_of(rests_on)
+    basis = gsd_basis({row["name"] for row in content.get("data", [])})
     pooled_recall = agreements[-1].recall_other
     facts: dict[str, Any] = {
         "name": options.name,
@@ -181,9 +182,9 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         "parameters": parameter_count(net),
         "licence": options.licence,
         "input": {"tile_px": 224},
-        "gsd_mm_px": dict(zip(("nominal", "min", "max"), options.gsd_mm_px, strict=True)) | {"basis": options.gsd_basis}
+        "gsd_mm_px": dict(zip(("nominal", "min", "max"), options.gsd_mm_px, strict=True)) | {"basis": basis}
         if measured is None
-        else measured.gsd_mm_px(options.gsd_mm_px, options.gsd_basis),
+        else measured.gsd_mm_px(options.gsd_mm_px, basis),
         **({} if measured is None else {"quality": measured.quality}),
         "default_file": "int8",
         "operating_point": {
@@ -199,7 +200,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         "parity": {
             "required": {"same_verdict": 0.995, "recall_difference": 0.002},
             **{f"{item.reference}-{item.other}": item.to_dict() for item in agreements},
-            "int8_minus_fp32_by_set": differences,
+            "int8_minus_fp32_by_set": _differences(pairs, choice.threshold_logit),
             "quantisation": quantised.how,
             "speed_int8_over_fp32": {f"batch_{batch}": round(ratio, 3) for batch, ratio in speed.ratio.items()}
             | {"cpu": speed.cpu, "vnni": speed.vnni},
@@ -210,10 +211,8 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             "commit": content.get("commit"),
             "hours": content.get("hours"),
             "steps": content.get("step"),
-            "data": [
-                {key: row.get(key) for key in ("name", "sha256", "licence", "train_tiles")}
-                for row in content.get("data", [])
-            ],
+            "hours_of_all_runs": None if unknown else round(hours, 3),
+            "data": [source.model_dump() for source in data_of(rests_on)],
         },
     }
     card = render(
@@ -224,17 +223,17 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             choice=choice,
             bars=bars,
             results=results,
-            differences=differences,
+            pairs=pairs,
             agreements=agreements,
-            validation=as_int8,
             quantisation=quantised.how,
             speed=speed,
             commands=[
                 "crack-training split",
-                *training_commands(content, rests_on),
-                *([options.command] if options.command else []),
+                *training_commands(lineage, run),
+                *(export_commands(options.command, options.name, options.robustness) if options.command else []),
             ],
-            origins=rests_on,
+            lineage=lineage,
+            run=run,
             limit=options.limit,
             measured=measured,
         )
@@ -248,8 +247,38 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         facts,
         card,
     )
-    update_index(options.out.resolve().parent, default=options.name if options.default else None)
+    folder = options.out.resolve().parent
+    update_index(folder, default=options.name if options.default else None)
+    released = lineage.with_release(f"{manifest.name} {manifest.version}", run, manifest.files["fp32"].sha256)
+    write_lineage(folder / LINEAGE, released)
     return manifest
+
+
+def gsd_basis(trained: set[str]) -> str:
+    """What is known of the ground sampling distances (mm/px) that a net has learnt from.
+
+    Args:
+        trained: names of its data sets.
+    """
+    start = "Assumed, not measured: the training photographs carry no scale. "
+    if "uav75" not in trained:
+        return start + "No photograph taken by a drone was trained on, so nothing is known of its distances."
+    low, high = RECIPES["uav75"].zoom
+    return (
+        f"{start}The drone photographs of UAV75 are taken to be near 1 mm/px, training varies the scale by {low:g} to "
+        f"{high:g}, METU's close-ups stand for the fine end."
+    )
+
+
+def export_commands(typed: str, name: str, robustness: Path | None) -> list[str]:
+    """The commands that make the bundle of a checkpoint: with measured gates it is exported, swept, exported again."""
+    words = shlex.split(typed)
+    place = next((index for index, word in enumerate(words) if word.split("=")[0] == "--robustness"), None)
+    if robustness is None or place is None:
+        return [typed]
+    del words[place : place + (1 if "=" in words[place] else 2)]
+    trial = f"runs/trial/{name}"
+    return [f"{shlex.join(words)} --out {trial}", f"crack-training robustness {trial} --limit 500", typed]
 
 
 def architecture(name: str, net: CellClassifier) -> str:
@@ -447,40 +476,33 @@ def _sets(role: str, options: ExportOptions) -> list[EvaluationSet]:
     ]
 
 
-def _evaluate(
+def _pairs(
     float_model: onnx.ModelProto,
     int8_model: onnx.ModelProto,
     as_float: Sequence[Scored],
     as_int8: Sequence[Scored],
-    choice: Choice,
     options: ExportOptions,
     step: Step,
-) -> tuple[list[SetResult], dict[str, dict[str, float]]]:
-    """Figures of the 8-bit file on all sets, and by how much they differ from those of the float file."""
-    results: list[SetResult] = []
-    differences: dict[str, dict[str, float]] = {}
-
-    def keep(split: str, first: Scored, second: Scored) -> None:
-        rows = [
-            result(item, split, choice.threshold_logit, resamples=resamples, seed=options.seed)
-            for item, resamples in ((first, 0), (second, options.resamples))
-        ]
-        results.append(rows[1])
-        differences[rows[1].key] = {
-            key: round(rows[1].metrics.by_tile[key].value - rows[0].metrics.by_tile[key].value, 6)
-            for key in ("recall", "specificity")
-            if key in rows[1].metrics.by_tile
-        }
-
-    for first, second in zip(as_float, as_int8, strict=True):
-        keep("val", first, second)
+) -> list[Pair]:
+    """All sets as judged by both files; those for validation are judged already."""
+    pairs = [Pair("val", "validation", *both) for both in zip(as_float, as_int8, strict=True)]
     scorers = OnnxScorer(float_model, threads=options.threads), OnnxScorer(int8_model, threads=options.threads)
     for role in ("test", "external"):
         for tiles in _sets(role, options):
             first = score_all(scorers[0], [tiles], step, f"{role}, float")[0]
             second = score_all(scorers[1], [tiles], step, f"{role}, 8 bit")[0]
-            keep("test", first, second)
-    return results, differences
+            pairs.append(Pair("test", role, first, second))
+    return pairs
+
+
+def _differences(pairs: Sequence[Pair], threshold_logit: float) -> dict[str, dict[str, float]]:
+    """Rates of the 8-bit file minus those of the float file (0..1), by set: recall, specificity and kinds of tiles."""
+    found: dict[str, dict[str, float]] = {}
+    for pair in pairs:
+        kinds = ("recall", "specificity", *sorted(set(pair.fp32.kinds)))
+        rates = [rates_at(item, threshold_logit, kinds) for item in (pair.fp32, pair.int8)]
+        found[pair.key] = {kind: round(rates[1][kind] - rates[0][kind], 6) for kind in rates[0]}
+    return found
 
 
 def _manifest_metrics(row: SetResult) -> dict[str, Any]:

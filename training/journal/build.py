@@ -16,7 +16,7 @@ import yaml
 from training.engine import checkpoint
 from training.errors import DataError
 from training.export.bundle import Manifest, read_manifest
-from training.export.origins import listed
+from training.export.lineage import listed
 from training.figures import figure
 from training.journal.performance import bars_table, draw_bars, ranking
 from training.journal.settings import JournalConfig
