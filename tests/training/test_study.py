@@ -457,3 +457,18 @@ def test_another_limit_judges_anew_without_training_anew(here: dict[str, str], t
     assert other.state(run) == study.state(run) == "done"
     assert weights.stat().st_mtime_ns == stamp
     assert not math.isnan(float(other.carry_out(run).scored[0].logits[0]))
+
+
+def test_the_committed_comparison_of_architectures_gives_each_the_same_time_and_mixture() -> None:
+    settings = read_settings(COMMANDS / "study-architectures.yaml", StudySettings)
+    assert {study.model.name for study in settings.models.values()} >= {
+        "opnet",
+        "mobilenetv2",
+        "vgg16",
+        "resnet18",
+        "efficientnet-b0",
+    }
+    runs = planned(settings)
+    assert len(runs) == len(settings.models)
+    assert len({(study.base.sources, study.base.px, study.base.batch) for study in settings.models.values()}) == 1
+    assert settings.pretrained().keys() == {"mobilenetv2 from ImageNet"}  # the others come with a package

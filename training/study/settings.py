@@ -14,6 +14,7 @@ from training.data.dataset import EVALUATION_SETS
 from training.data.sources import SOURCES, added_sources
 from training.evaluation.settings import Common
 from training.models import MODELS
+from training.models.lite import PACKAGE
 
 FACTORS: Final = ("lr", "batch", "pos_weight", "preset", "sources", "px", "width")
 GRID: Final = ("lr", "batch", "pos_weight")
@@ -184,7 +185,7 @@ class StudySettings(Common):
         files: dict[str, Path] = {}
         for label, study in self.models.items():
             given = study.model.options.get("pretrained")
-            if given is not None and given != "torchvision":
+            if given is not None and given not in {"torchvision", PACKAGE}:
                 files[label] = Path(given)
         return files
 
