@@ -284,9 +284,6 @@ def draw_bars(path: Path, measured: Sequence[Measured]) -> Path:
         handles, labels = panels[0].get_legend_handles_labels()
         if compared:
             _draw_differences(panels[2], compared, places, methods)
-            for more in zip(*panels[2].get_legend_handles_labels(), strict=True):
-                handles.append(more[0])
-                labels.append(more[1])
         panels[-1].legend(handles, labels, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return path
 
@@ -352,11 +349,11 @@ def _draw_differences(axes: Axes, compared: Sequence[Measured], places: Sequence
             ms=4,
             capsize=2,
             elinewidth=1,
-            label=f"difference: {method}, {'energy' if energy else 'pointing game'}",
         )
     axes.axhline(0, color="#000000", lw=1.2)
     axes.set_ylabel("points")
-    axes.set_title("trained minus random weights on the same tiles", loc="left", fontsize=9)
+    heading = "trained minus random weights on the same tiles (dots: pointing game, hollow: energy)"
+    axes.set_title(heading, loc="left", fontsize=9)
 
 
 def _whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:
