@@ -203,7 +203,8 @@ def _verdicts(measured: Sequence[Measured]) -> list[str]:
             if verdict != ABOVE_CONTROL
         ]
         text = f"{heading}, all cracks: above the control in {len(items) - len(others)} of {len(items)} comparisons"
-        sentences.append(f"{text} (a set and a map each). {'; '.join(others)}".rstrip())
+        exceptions = f" Not so: {'; '.join(others)}." if others else ""
+        sentences.append(f"{text} (a set and a map each).{exceptions}")
     return sentences
 
 
