@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from training.config import read_settings
 from training.evaluation.settings import Common, overridden
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
     from training.data.dataset import EvaluationSet
     from training.evaluation.evaluate import Subject
-    from training.evaluation.explain import Explainer, Maps
+    from training.evaluation.explain import Explainer, Maps, Refinement
     from training.evaluation.explain_report import Measured
     from training.evaluation.gallery import Mistake, OperatingPoint
     from training.evaluation.metrics import Estimate
+    from training.evaluation.pointing import TilePoint
     from training.evaluation.threshold import Scored
     from training.models import CellClassifier
     from training.page import Picture
@@ -49,8 +51,24 @@ class ExplainSettings(Common):
     )
     tiles_per_set: int | None = Field(default=60, ge=2, description="cracked tiles of each of these; null: all")
     tolerance_px: float = Field(default=15.0, ge=0, le=100, description="distance from the mask that still counts")
-    layer: str | None = Field(default=None, description="of the backbone, for Grad-CAM; null: the last feature map")
-    n_steps: int = Field(default=32, ge=2, le=1000, description="steps of Integrated Gradients")
+    layer: str | None = Field(
+        default=None,
+        description="of the backbone, for a second Grad-CAM; null: the last one with 14 x 14 cells or more",
+    )
+    n_steps: int = Field(default=32, ge=2, le=1000, description="steps of Integrated Gradients at first")
+    most_steps: int = Field(
+        default=256,
+        ge=2,
+        le=4096,
+        description="steps up to which they are doubled where too much is missing",
+    )
+    missing_share: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="of the difference between the logits of tile and grey tile that their sum may miss (0..1)",
+    )
+    missing_logit: float = Field(default=0.05, ge=0, description="logits that their sum may always miss")
     smooth_px: float = Field(
         default=4.0, ge=0, le=32, description="Gaussian over Integrated Gradients before their maximum is looked for"
     )
@@ -58,6 +76,20 @@ class ExplainSettings(Common):
         default=3, ge=0, le=50, description="nets with random weights, to which the tiles are shown in turn; 0: none"
     )
     resamples: int = Field(default=1000, ge=10, description="draws of the bootstrap by photograph")
+
+    @field_validator("most_steps")
+    @classmethod
+    def _not_below_the_first(cls, most_steps: int, info: ValidationInfo) -> int:
+        n_steps = info.data.get("n_steps")
+        if n_steps is not None and most_steps < n_steps:
+            raise ValueError(f"must be n_steps ({n_steps}) or more, found {most_steps}")
+        return most_steps
+
+    def refinement(self) -> Refinement:
+        """Of Integrated Gradients."""
+        from training.evaluation.explain import Refinement
+
+        return Refinement(self.n_steps, self.most_steps, self.missing_share, self.missing_logit)
 
 
 def register(app: typer.Typer) -> None:
@@ -110,38 +142,51 @@ def explain_command(
         pair: evaluation_tiles(*pair, places.root, places.cache, places.splits)
         for pair in dict.fromkeys([*pairs, *masked_pairs])
     }
-    gallery = {pair: thin(whole[pair], settings.limit) for pair in pairs}
-    masked = {
-        pair: cracks
-        for pair in masked_pairs
-        if (cracks := cracks_with_masks(whole[pair], settings.tiles_per_set)) is not None
-    }
+    gallery = {pair: Drawn(thin(whole[pair], settings.limit), whole[pair]) for pair in pairs}
+    masked = {}
     for pair in masked_pairs:
-        if pair not in masked:
+        cracks = cracks_with_masks(whole[pair])
+        if cracks is None:
             console.print(f"{'/'.join(pair)}: no cracked tile with a mask; not measured", soft_wrap=True)
+        else:
+            masked[pair] = Drawn(thin(cracks, settings.tiles_per_set), cracks)
     for model in models:
         page = _explain_one(model, settings, gallery, masked, out, bundle, threshold_p)
         console.print(f"{page}, explain.md, explain.json, errors.csv", soft_wrap=True)
 
 
-def cracks_with_masks(tiles: EvaluationSet, limit: int | None) -> EvaluationSet | None:
-    """At most `limit` cracked tiles whose mask is not empty, drawn with a seed; None where the set has none."""
-    import numpy as np
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Tiles that were drawn from a set, and all that they were drawn from."""
 
-    from training.evaluation.evaluate import thin
+    tiles: EvaluationSet
+    whole: EvaluationSet
+
+    def cracks(self) -> tuple[int, int]:
+        """How many cracked tiles there are, and of how many."""
+        return int(self.tiles.labels.sum()), int(self.whole.labels.sum())
+
+    def sound(self) -> tuple[int, int]:
+        """How many tiles without a crack there are, and of how many."""
+        return int((~self.tiles.labels).sum()), int((~self.whole.labels).sum())
+
+
+def cracks_with_masks(tiles: EvaluationSet) -> EvaluationSet | None:
+    """The cracked tiles whose mask is not empty; None where the set has none."""
+    import numpy as np
 
     if tiles.masks is None:
         return None
     marked = (tiles.masks > 127).any(axis=(1, 2))
     indices = np.flatnonzero(marked & tiles.labels)
-    return thin(tiles.subset(indices), limit) if len(indices) else None
+    return tiles.subset(indices) if len(indices) else None
 
 
 def _explain_one(
     model: Path,
     settings: ExplainSettings,
-    gallery: dict[Pair, EvaluationSet],
-    masked: dict[Pair, EvaluationSet],
+    drawn_gallery: dict[Pair, Drawn],
+    drawn_masked: dict[Pair, Drawn],
     out: Path,
     bundle: Path | None,
     threshold_p: float | None,
@@ -150,7 +195,15 @@ def _explain_one(
     from training.errors import DataError
     from training.evaluation.evaluate import identity, open_subjects, score
     from training.evaluation.explain import Explainer, completeness
-    from training.evaluation.explain_report import Explained, draw_bars, plain_statements, write_report
+    from training.evaluation.explain_report import (
+        RANDOM,
+        TRAINED,
+        Counts,
+        Explained,
+        draw_bars,
+        plain_statements,
+        write_report,
+    )
     from training.evaluation.gallery import mistakes, write_errors
     from training.export.onnx import ExportError
 
@@ -159,6 +212,8 @@ def _explain_one(
         subject = open_subjects(model, "default", settings.threads)[0]
     except ExportError as error:
         raise DataError(str(error)) from error
+    gallery = {pair: item.tiles for pair, item in drawn_gallery.items()}
+    masked = {pair: item.tiles for pair, item in drawn_masked.items()}
     label = str(who["label"]) if subject.label == "torch" else f"{who['label']}-{subject.label}"
     scored: dict[Pair, Scored] = {}
     for pair, tiles in gallery.items():
@@ -171,24 +226,27 @@ def _explain_one(
     write_errors(folder / "errors.csv", errors, gallery)
     sheets = {"/".join(pair): _sheets(folder, pair, gallery[pair], errors[pair], settings.worst) for pair in gallery}
     content, net = _with_gradients(model)
-    explainer = None if net is None else Explainer(net, layer=settings.layer, n_steps=settings.n_steps)
+    explainer = None if net is None else Explainer(net, layer=settings.layer, refinement=settings.refinement())
     examples, drawn = (
         _examples(folder, label, explainer, gallery, scored, point, settings) if explainer is not None else ([], [])
     )
-    measured, seen = _measure(label, content, subject, explainer, masked, point, settings)
+    measured, seen, random = _measure(label, content, subject, explainer, masked, point, settings)
     chart = draw_bars(folder / "pointing.svg", measured) if measured else None
-    maps = [*drawn, *seen]
-    missing = completeness(maps) if explainer is not None and maps else None
+    missing = {}
+    if explainer is not None:
+        networks = {TRAINED: [*drawn, *seen], RANDOM: random}
+        missing = {network: completeness(maps, settings.refinement()) for network, maps in networks.items() if maps}
     found = Explained(
         label=label,
         point=point,
-        tiles={"/".join(p): (int(t.labels.sum()), int((~t.labels).sum())) for p, t in gallery.items()},
+        tiles={"/".join(pair): Counts(*item.cracks(), *item.sound()) for pair, item in drawn_gallery.items()},
+        masked={"/".join(pair): item.cracks() for pair, item in drawn_masked.items()},
         errors={"/".join(pair): items for pair, items in errors.items()},
         sheets=sheets,
         examples=examples,
         measured=measured,
         chart=chart,
-        layer=explainer.layer() if explainer is not None else None,
+        layers=explainer.layers() if explainer is not None else {},
         completeness=missing,
         maps_of="" if explainer is None or subject.label == "torch" else "the float file of the same bundle",
         settings=settings.model_dump(mode="json", exclude={"data"}),
@@ -202,11 +260,8 @@ def _explain_one(
             "basis": point.basis,
         },
         "settings": found.settings,
-        "sets": {
-            key: {"cracks": cracks, "sound": sound, "errors": len(found.errors[key])}
-            for key, (cracks, sound) in found.tiles.items()
-        },
-        "grad_cam_layer": found.layer,
+        "sets": {key: asdict(counts) | {"errors": len(found.errors[key])} for key, counts in found.tiles.items()},
+        "grad_cam_layers": found.layers,
         "integrated_gradients": missing,
         "measured": [item.to_dict() for item in measured],
     }
@@ -356,8 +411,12 @@ def _measure(
     masked: dict[Pair, EvaluationSet],
     point: OperatingPoint,
     settings: ExplainSettings,
-) -> tuple[list[Measured], list[Maps]]:
-    """Play the pointing game on each set; also return the trained net's maps."""
+) -> tuple[list[Measured], list[Maps], list[Maps]]:
+    """Play the pointing game on each set; also return the maps of the trained net and of random weights.
+
+    Integrated Gradients of random weights take as many steps as those of the trained net took on the same tile: nets
+    with random weights tell so little from the grey tile that hardly any number of steps would do.
+    """
     from training.errors import DataError
     from training.evaluation.evaluate import OnnxScorer
     from training.evaluation.explain import Explainer, Maps, random_nets
@@ -365,6 +424,7 @@ def _measure(
 
     measured: list[Measured] = []
     seen: list[Maps] = []
+    seen_random: list[Maps] = []
     for pair, tiles in masked.items():
         controls: list[Explainer] = []
         if explainer is not None and settings.controls:
@@ -375,7 +435,7 @@ def _measure(
                 count=settings.controls,
                 seed=settings.seed,
             )
-            controls = [Explainer(net, layer=settings.layer, n_steps=settings.n_steps) for net in nets]
+            controls = [Explainer(net, layer=settings.layer, refinement=settings.refinement()) for net in nets]
         count = len(tiles) * (2 if controls else 1)
         with progress_bar(f"{label}: pointing game, {'/'.join(pair)}", count) as advance:
             if explainer is not None:
@@ -384,22 +444,25 @@ def _measure(
                 maps = []
                 for index in range(len(tiles)):
                     logit, cells = subject.scorer.run(tiles.tiles[index : index + 1])
-                    maps.append(Maps(cells[0], None, None, float(logit[0])))
+                    maps.append(Maps(cells[0], float(logit[0])))
                     advance(1)
             else:
                 raise DataError(f"{label}: neither a checkpoint nor a bundle")
             random = [
-                controls[index % len(controls)].explain(tiles.tiles[index : index + 1], advance)[0]
+                controls[index % len(controls)].explain(
+                    tiles.tiles[index : index + 1], advance, n_steps=maps[index].n_steps
+                )[0]
                 for index in range(len(tiles) if controls else 0)
             ]
         seen += maps
-        measured += _figures(pair, tiles, maps, random, TRAINED, point, settings)
+        seen_random += random
+        measured += figures(pair, tiles, maps, random, TRAINED, point, settings)
         if random:
-            measured += _figures(pair, tiles, random, [], RANDOM, point, settings)
-    return measured, seen
+            measured += figures(pair, tiles, random, [], RANDOM, point, settings)
+    return measured, seen, seen_random
 
 
-def _figures(
+def figures(
     pair: Pair,
     tiles: EvaluationSet,
     maps: Sequence[Maps],
@@ -408,11 +471,24 @@ def _figures(
     point: OperatingPoint,
     settings: ExplainSettings,
 ) -> list[Measured]:
-    """Pointing game and energy of every method: of all cracks and, for the trained net, of those that it finds."""
+    """Pointing game and energy of every method: of all cracks and, for the trained net, of those that it finds.
+
+    Args:
+        pair: set and split.
+        tiles: cracked ones with their masks.
+        maps: of each tile.
+        random: the control, of the same tiles in the same order; empty without one.
+        network: whose maps they are.
+        point: says which cracks are found.
+        settings: tolerance, smoothing and bootstrap.
+
+    Raises:
+        ValueError: the set has no masks.
+    """
     from training.evaluation.evaluate import role_of
-    from training.evaluation.explain import GRADIENTS, METHODS
+    from training.evaluation.explain import METHODS
     from training.evaluation.explain_report import ALL_CRACKS, FOUND_CRACKS, TRAINED, Measured
-    from training.evaluation.pointing import judge, summarise
+    from training.evaluation.pointing import summarise
 
     if tiles.masks is None:
         raise ValueError(f"{tiles.name}: has no masks")
@@ -421,24 +497,18 @@ def _figures(
         parts[FOUND_CRACKS] = [index for index, item in enumerate(maps) if item.logit >= point.threshold_logit]
     measured = []
     for method in METHODS:
-        values = [item.of(method) for item in maps]
-        smooth = [item.of(method, settings.smooth_px) for item in maps]
-        points = []
-        for raw, smoothed, mask in zip(values, smooth, tiles.masks, strict=True):
-            if raw is None or smoothed is None:
-                continue
-            points.append(
-                judge(raw, mask, settings.tolerance_px, pointing_at=smoothed if method == GRADIENTS else None)
-            )
+        points = _points(maps, method, tiles.masks, settings)
         if not points:
             continue
+        control = _points(random, method, tiles.masks, settings) if random else []
         for name, indices in parts.items():
             if not indices:
                 continue
-            similar = _similarity(values, random, method, tiles.groups, settings) if name == ALL_CRACKS else None
+            similar = _similarity(maps, random, method, tiles.groups, settings) if name == ALL_CRACKS else None
             pointing = summarise(
                 [points[index] for index in indices],
                 [tiles.groups[index] for index in indices],
+                control=[control[index] for index in indices] if control else [],
                 resamples=settings.resamples,
                 seed=settings.seed,
             )
@@ -446,8 +516,25 @@ def _figures(
     return measured
 
 
+def _points(
+    maps: Sequence[Maps], method: str, masks: npt.NDArray[np.uint8], settings: ExplainSettings
+) -> list[TilePoint]:
+    """What the maps of one method say about each tile; empty where the model has no such maps."""
+    from training.evaluation.explain import GRADIENTS
+    from training.evaluation.pointing import judge
+
+    points = []
+    for item, mask in zip(maps, masks, strict=True):
+        values = item.of(method)
+        if values is None:
+            return []
+        smoothed = item.of(method, settings.smooth_px) if method == GRADIENTS else None
+        points.append(judge(values, mask, settings.tolerance_px, pointing_at=smoothed))
+    return points
+
+
 def _similarity(
-    values: Sequence[npt.NDArray[np.float32] | None],
+    maps: Sequence[Maps],
     random: Sequence[Maps],
     method: str,
     groups: Sequence[str],
@@ -461,8 +548,10 @@ def _similarity(
 
     found: list[float] = []
     photographs: list[str] = []
-    for mine, item, group in zip(values, random, groups, strict=False):
-        other = item.of(method)
+    if not random:
+        return None
+    for item, control, group in zip(maps, random, groups, strict=True):
+        mine, other = item.of(method), control.of(method)
         value = float("nan") if mine is None or other is None else similarity(mine, other)
         if not np.isnan(value):
             found.append(value)

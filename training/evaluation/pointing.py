@@ -1,7 +1,8 @@
 """Does the model look at the crack? How often a map's maximum meets it, and which share of the map lies on it.
 
-Both figures are bound to rise with the area that counts as hit, so each stands beside what a random point would reach
-on the same tiles, and the difference has an interval of its own.
+Cracks are edges, and many maps shine at edges whatever the weights are. So the verdict is against a control: the map of
+a net with random weights of the same tile, and the interval is that of the paired difference. Both figures are also
+bound to rise with the area that counts as hit, so each stands beside what a random point would reach as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ Bools = npt.NDArray[np.bool_]
 
 MARKED: Final = 127
 """Value of a mask above which a pixel is crack."""
+
+ABOVE_CONTROL: Final = "above the control"
+NO_CONTROL: Final = "no control"
+TOO_FEW: Final = "too few photographs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,9 @@ class Pointing:
         chance: mean share of the tile that the widened mask covers.
         hits_above: `hits` minus `chance` of the same tiles, bootstrap by photograph.
         energy_above: `energy` minus `chance` of the same tiles, bootstrap by photograph.
+        hits_above_control: `hits` minus those of the control on the same tiles, bootstrap by photograph; None without
+            a control.
+        energy_above_control: the same of `energy`.
         reachable: share of the tiles on which a map of this resolution can hit.
         silent: tiles on which the map had no positive value.
         photographs: how many the tiles come from.
@@ -70,12 +78,24 @@ class Pointing:
     reachable: float
     silent: int
     photographs: int
+    hits_above_control: Estimate | None = None
+    energy_above_control: Estimate | None = None
 
     @property
     def verdict(self) -> str:
+        """Whether the maximum meets the crack more often than that of the control, beyond doubt at 95 %."""
+        return _against_control(self.hits_above_control)
+
+    @property
+    def energy_verdict(self) -> str:
+        """Whether more of the map lies on the crack than of the control's, beyond doubt at 95 %."""
+        return _against_control(self.energy_above_control)
+
+    @property
+    def verdict_by_area(self) -> str:
         """Whether the maximum meets the crack more often than a random point, beyond doubt at 95 %."""
         if math.isnan(self.hits_above.low):
-            return "too few photographs"
+            return TOO_FEW
         if self.hits_above.low > 0:
             return "above chance"
         return "below chance" if self.hits_above.high < 0 else "not told from chance"
@@ -94,7 +114,11 @@ class Pointing:
             "chance": self.chance,
             "reachable": self.reachable,
             "silent": self.silent,
+            "pointing_above_control": _values_or_none(self.hits_above_control),
+            "energy_above_control": _values_or_none(self.energy_above_control),
             "verdict": self.verdict,
+            "energy_verdict": self.energy_verdict,
+            "verdict_by_area": self.verdict_by_area,
         }
 
 
@@ -161,28 +185,40 @@ def judge(values: Map, mask: Image, tolerance_px: float, *, pointing_at: Map | N
 
 
 def summarise(
-    points: Sequence[TilePoint], groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    points: Sequence[TilePoint],
+    groups: Sequence[str],
+    *,
+    control: Sequence[TilePoint] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Pointing:
     """The figures of one method on one set.
 
     Args:
         points: of each tile; at least one.
         groups: photograph of each tile.
+        control: what the map of the control says about the same tiles, in the same order; empty without a control.
         resamples: draws of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: no tile, or not one group for each.
+        ValueError: no tile, not one group for each, or a control of other tiles.
     """
     if not points or len(points) != len(groups):
         raise ValueError(f"one group for each tile is needed, found {len(points)} tiles and {len(groups)} groups")
-    hit = np.array([point.hit for point in points], dtype=np.float64)
-    energy = np.array([point.energy for point in points])
+    if control and [point.chance for point in control] != [point.chance for point in points]:
+        raise ValueError("the control must be of the same tiles in the same order")
+    hit, energy = _hit_and_energy(points)
     chance = np.array([point.chance for point in points])
+    hits_above_control = energy_above_control = None
 
     def by_photograph(values: Floats) -> Estimate:
         return mean_by_photograph(values, groups, resamples=resamples, seed=seed)
 
+    if control:
+        control_hit, control_energy = _hit_and_energy(control)
+        hits_above_control = by_photograph(hit - control_hit)
+        energy_above_control = by_photograph(energy - control_energy)
     return Pointing(
         hits=rate(int(hit.sum()), len(points)),
         hits_by_group=by_photograph(hit),
@@ -193,6 +229,8 @@ def summarise(
         reachable=float(np.mean([point.reachable for point in points])),
         silent=sum(point.silent for point in points),
         photographs=len(set(groups)),
+        hits_above_control=hits_above_control,
+        energy_above_control=energy_above_control,
     )
 
 
@@ -209,6 +247,27 @@ def mean_by_photograph(values: Floats, groups: Sequence[str], *, resamples: int,
 def _centre(index: int, count: int, side: int) -> int:
     """Pixel in the middle of one of `count` cells along a side."""
     return min(side - 1, int((index + 0.5) * side / count))
+
+
+def _hit_and_energy(points: Sequence[TilePoint]) -> tuple[Floats, Floats]:
+    return (
+        np.array([point.hit for point in points], dtype=np.float64),
+        np.array([point.energy for point in points], dtype=np.float64),
+    )
+
+
+def _against_control(difference: Estimate | None) -> str:
+    if difference is None:
+        return NO_CONTROL
+    if math.isnan(difference.low):
+        return TOO_FEW
+    if difference.low > 0:
+        return ABOVE_CONTROL
+    return "below the control" if difference.high < 0 else "not above the control"
+
+
+def _values_or_none(estimate: Estimate | None) -> list[float | None] | None:
+    return None if estimate is None else _values(estimate)
 
 
 def _values(estimate: Estimate) -> list[float | None]:
