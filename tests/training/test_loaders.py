@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,49 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     assert (layout.mask(archive, item, 64, 64) == CRACK).all()
     with pytest.raises(DataError, match=r"a\.png"):
         layout.mask(archive, item, 32, 32)
+
+
+def same_stem_mask(folder: Path, stored: np.ndarray) -> np.ndarray:
+    write_picture(folder / "a.jpg", GREY)
+    write_picture(folder / "a.png", stored)
+    layout, archive = LAYOUTS["same-stem"], Archive(folder)
+    (item,) = layout.items(archive, {})
+    assert layout.mask is not None
+    return layout.mask(archive, item, 64, 64)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_mask_in_any_colour_is_crack(channel: int, tmp_path: Path) -> None:
+    stored = np.zeros((64, 64, 3), np.uint8)
+    stored[10:20, :, channel] = 255
+    mask = same_stem_mask(tmp_path, stored)
+    assert (mask[10:20] == CRACK).all()
+    assert np.count_nonzero(mask) == 640
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (127, np.uint8), (1, np.uint16), (255, np.uint16)])
+def test_a_mask_of_other_values_is_named_and_never_sound(value: int, dtype: type, tmp_path: Path) -> None:
+    stored = np.zeros((64, 64), dtype)
+    stored[10:20] = value
+    with pytest.raises(DataError, match=rf"a\.png holds .*values up to {value}; allowed are 0 \(sound\) and 255"):
+        same_stem_mask(tmp_path, stored)
+    assert not same_stem_mask(tmp_path, np.zeros((64, 64), dtype)).any()
+
+
+@pytest.mark.parametrize("name", ["uavcrack", "uav75"])
+def test_masks_of_built_in_sets_are_held_to_their_values(name: str, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / name, tmp_path / name)
+    source, archive = SOURCES[name], Archive.find(tmp_path, name)
+    item = source.items(archive)[0]
+    assert item.annotation is not None
+    stored = cv2.imread(str(tmp_path / name / item.annotation))
+    side = stored.shape[0]
+    write_picture(tmp_path / name / item.annotation, stored // 200)
+    with pytest.raises(DataError, match=r"holds values up to 1; allowed are 0"):
+        read_mask(archive, source, item, side, side)
+    stored[:, :, :2] = 0  # red alone
+    write_picture(tmp_path / name / item.annotation, stored)
+    assert (read_mask(archive, source, item, side, side) == stored[:, :, 2]).all()
 
 
 def test_metu_is_read_as_kaggle_and_mendeley_have_it_nested_or_not_zip_or_folder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from training.config import Strict, read_settings
-from training.data.sources import CRACK, SOURCES, Archive, Item, Source, boxes_mask, fill_box
+from training.data.sources import CRACK, SOURCES, Archive, Item, Source, boxes_mask, fill_box, two_valued_mask
 from training.errors import DataError
 
 Labels = dict[str, Literal["crack", "none"]]
@@ -278,20 +278,13 @@ def _coco_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
     return mask
 
 
-def _grey_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
-    grey = archive.picture(item.annotation or "")[:, :, 0]
-    if grey.shape != (height, width):
-        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {(height, width)}")
-    return np.where(grey > 127, np.uint8(CRACK), np.uint8(0))
-
-
 LAYOUTS: Final[dict[str, Layout]] = {
     "metu": Layout(_metu),
     "sdnet2018": Layout(_sdnet),
     "codebrim": Layout(_codebrim),
     "folders": Layout(_folders),
-    "deepcrack": Layout(_deepcrack, _grey_mask),
-    "same-stem": Layout(_same_stem, _grey_mask),
+    "deepcrack": Layout(_deepcrack, two_valued_mask),
+    "same-stem": Layout(_same_stem, two_valued_mask),
     "yolo": Layout(_yolo, boxes_mask),
     "coco": Layout(_coco, _coco_mask),
 }

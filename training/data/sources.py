@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,9 @@ JOINT: Final = 204
 """Mask value: formwork joint."""
 BOX: Final = 128
 """Mask value: inside a box that holds a crack somewhere."""
+
+DARKEST_MARK: Final = 127
+"""Above it a value of a stored mask is a mark: masks stored as JPEG are not exactly 0 and 255."""
 
 _PICTURES: Final = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
@@ -353,7 +357,7 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
     """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT` or `BOX`.
 
     Raises:
-        DataError: the annotation cannot be read, or has another size than its photograph.
+        DataError: the annotation cannot be read, has another size than its photograph, or values that mean nothing.
     """
     if source.mask is not None:
         return source.mask(archive, item, height, width)
@@ -362,15 +366,41 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
         return mask
     if item.annotation.endswith(".txt"):
         return boxes_mask(archive, item, height, width)
-    grey = archive.picture(item.annotation)[:, :, 0]
-    if grey.shape != mask.shape:
-        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {mask.shape}")
     if source.name == "uav75":
-        mask[grey == CRACK] = CRACK
-        mask[grey == JOINT] = JOINT
-    else:
-        mask[grey > 127] = CRACK  # masks stored as JPEG are not exactly 0 and 255
-    return mask
+        values = _mask_values(archive, item.annotation, height, width, f"0, {JOINT} (joint) and {CRACK} (crack)")
+        mask[values == CRACK] = CRACK
+        mask[values == JOINT] = JOINT
+        return mask
+    return two_valued_mask(archive, item, height, width)
+
+
+def two_valued_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:
+    """Read a mask [height, width] of sound (0) and crack (255), grey or in colour, as 0 and `CRACK`.
+
+    Raises:
+        DataError: it cannot be read, has another size than its photograph, or holds marks that are no 255.
+    """
+    if item.annotation is None:
+        return np.zeros((height, width), np.uint8)
+    values = _mask_values(archive, item.annotation, height, width, f"0 (sound) and {CRACK} (crack)")
+    return np.where(values > DARKEST_MARK, np.uint8(CRACK), np.uint8(0))
+
+
+def _mask_values(archive: Archive, name: str, height: int, width: int, allowed: str) -> NDArray[np.uint8]:
+    """Read the largest value over the channels of a mask [height, width]; one of 0 and 1, say, is refused."""
+    colours = archive.picture(name)
+    if colours.shape[:2] != (height, width):
+        raise DataError(f"{archive.path}: {name} is {colours.shape[:2]}, its photograph {(height, width)}")
+    values = np.asarray(colours.max(axis=2), np.uint8)
+    strongest = int(values.max())
+    if strongest == 0:  # 16 bits are scaled to 8, by which small values become 0
+        raw = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        strongest = int(raw.max()) if raw is not None else 0
+        if strongest:
+            raise DataError(f"{archive.path}: {name} holds 16-bit values up to {strongest}; allowed are {allowed}")
+    elif strongest <= DARKEST_MARK:
+        raise DataError(f"{archive.path}: {name} holds values up to {strongest}; allowed are {allowed}")
+    return values
 
 
 def boxes_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:
