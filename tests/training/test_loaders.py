@@ -12,6 +12,8 @@ import pytest
 
 from tests.training.conftest import REPOSITORY, write_picture
 from training.data import sources
+from training.data.audit import audit
+from training.data.audit_command import AuditSettings, Places
 from training.data.cache import load_photographs
 from training.data.dataset import evaluation_tiles
 from training.data.loaders import LAYOUTS, configured_sources
@@ -20,8 +22,10 @@ from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_sourc
 from training.data.splits import make_split, write_split
 from training.errors import DataError
 from training.evaluation.evaluate import parse_sets, role_of
+from training.progress import no_bar
 
 pytestmark = pytest.mark.training
+COMMITTED = REPOSITORY / "config/training/commands/sources.yaml"
 GREY = np.full((64, 64, 3), 150, np.uint8)
 
 
@@ -106,7 +110,9 @@ def test_masks_of_built_in_sets_are_held_to_their_values(name: str, data_root: P
     assert (read_mask(archive, source, item, side, side) == stored[:, :, 2]).all()
 
 
-def test_metu_is_read_as_kaggle_and_mendeley_have_it_nested_or_not_zip_or_folder(tmp_path: Path) -> None:
+def test_metu_is_read_as_kaggle_has_it_and_as_mendeley_s_rar_unpacks_nested_or_not_zip_or_folder(
+    tmp_path: Path,
+) -> None:
     names = ("Positive/00001.jpg", "Positive/10001_1.jpg", "Negative/00001.jpg", "Negative/20000.jpg")
     for place in ("flat", "nested/Concrete Crack Images for Classification"):
         for name in names:
@@ -120,6 +126,70 @@ def test_metu_is_read_as_kaggle_and_mendeley_have_it_nested_or_not_zip_or_folder
         found = {"/".join(item.path.split("/")[-2:]): item.label for item in items}
         assert found == {name: name.startswith("Positive") for name in names}
         assert len({item.group for item in items}) == 4  # the same number in both folders is not one photograph
+
+
+PACKED_METU = "Concrete Crack Images for Classification.rar"
+
+
+def test_what_is_packed_once_more_is_to_be_unpacked_first(tmp_path: Path) -> None:
+    full = configured_sources(COMMITTED)["metu-full"]
+    for source in (SOURCES["metu-ccic"], full):
+        root = tmp_path / source.name
+        root.mkdir()
+        with zipfile.ZipFile(root / f"{source.name}.zip", "w") as zipped:
+            zipped.writestr(f"archive/{PACKED_METU}", b"Rar!")
+            zipped.writestr("__MACOSX/archive/._a.jpg", b"")
+        with pytest.raises(DataError, match=rf"{source.name}\.zip: .*unpack archive/{PACKED_METU} first"):
+            load_photographs(source, root, tmp_path / "cache")
+        (root / f"{source.name}.zip").rename(root / f"{source.name}.rar")
+        with pytest.raises(DataError, match=rf"{source.name}\.rar cannot be read packed; unpack it to {source.name}/"):
+            Archive.find(root, source.name)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_built_in_set_without_a_photograph_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "readme.txt").write_text("about")
+    with pytest.raises(DataError, match="no photograph is where the layout expects it"):
+        SOURCES[name].items(Archive.find(tmp_path, name))
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "metu-full"])
+def test_what_a_mac_adds_is_passed_over_and_webp_is_read(name: str, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.webp", GREY)
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as zipped:
+        zipped.write(tmp_path / "a.webp", "Positive/a.webp")
+        for hidden in ("__MACOSX/Positive/._a.jpg", "Positive/._a.jpg", ".cache/Positive/a.jpg"):
+            zipped.writestr(hidden, b"\0\5\x16\7")
+    photographs = load_photographs(get_source(name, for_training=True), tmp_path, tmp_path / "cache")
+    assert [item.path for item in photographs.items] == ["Positive/a.webp"]
+
+
+def marked(archive: bytes, offsets: tuple[int, int], value: int) -> bytes:
+    """Write a 16-bit value into the local header and the entry of the list of an archive of one file."""
+    content = bytearray(archive)
+    for start, offset in zip((0, archive.index(b"PK\1\2")), offsets, strict=True):
+        content[start + offset : start + offset + 2] = value.to_bytes(2, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "value", "reason"), [((6, 8), 1, "encrypted"), ((8, 10), 9, "compression")], ids=["locked", "deflate64"]
+)
+def test_a_zip_that_python_cannot_unpack_ends_in_advice(
+    offsets: tuple[int, int], value: int, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "metu-ccic.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("Positive/a.jpg", b"content")
+    path.write_bytes(marked(path.read_bytes(), offsets, value))
+    expected = rf"Positive/a\.jpg cannot be read \(.*{reason}.*\); unpack the archive with 7-Zip to metu-ccic/"
+    archive = Archive.find(tmp_path, "metu-ccic")
+    with pytest.raises(DataError, match=expected):
+        archive.read("Positive/a.jpg")
+    settings = AuditSettings(data=Places(root=tmp_path, splits=tmp_path), out=tmp_path)
+    with pytest.raises(DataError, match=rf"none of 1 photographs can be read \(first: .*{expected}"):
+        audit(SOURCES["metu-ccic"], archive, settings, no_bar)
 
 
 def test_every_number_of_metu_is_listed_with_its_class(tmp_path: Path) -> None:
@@ -260,7 +330,7 @@ def test_a_damaged_archive_is_named(data_root: Path, tmp_path: Path) -> None:
         zipped.writestr("train/images/a.jpg", picture)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"uav75\.zip: cannot be opened as a zip archive"):
+    with pytest.raises(DataError, match=r"uav75\.zip: cannot be opened as a zip archive .*7-Zip to uav75/"):
         Archive.find(tmp_path, "uav75")
     damaged = bytearray(content)
     damaged[len(picture) // 2] ^= 0xFF

@@ -22,12 +22,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from training.config import Strict, read_settings
-from training.data.sources import CRACK, SOURCES, Archive, Item, Source, boxes_mask, fill_box, two_valued_mask
+from training.data.sources import (
+    CRACK,
+    SOURCES,
+    Archive,
+    Item,
+    Source,
+    at_least_one,
+    boxes_mask,
+    fill_box,
+    is_hidden,
+    is_picture,
+    two_valued_mask,
+)
 from training.errors import DataError
 
 Labels = dict[str, Literal["crack", "none"]]
 Mask = NDArray[np.uint8]
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 METU: Final[Labels] = {"Positive": "crack", "Negative": "none"}
 SDNET: Final[Labels] = {"CD": "crack", "CP": "crack", "CW": "crack", "UD": "none", "UP": "none", "UW": "none"}
 
@@ -95,7 +106,7 @@ def configured_sources(path: Path) -> dict[str, Source]:
             licence=facts.licence,
             citation=facts.citation,
             side_px=facts.side_px,
-            items=partial(_items, layout, facts.labels),
+            items=partial(at_least_one, partial(_items, layout, facts.labels)),
             masks=layout.mask is not None,
             mask=layout.mask,
         )
@@ -103,14 +114,11 @@ def configured_sources(path: Path) -> dict[str, Source]:
 
 
 def _items(layout: Layout, labels: Labels, archive: Archive) -> list[Item]:
-    items = layout.items(archive, labels)
-    if not items:
-        raise DataError(f"{archive.path}: no photograph is where the layout expects it; see docs/data.md")
-    return items
+    return layout.items(archive, labels)
 
 
 def _pictures(archive: Archive) -> list[PurePosixPath]:
-    return [path for path in map(PurePosixPath, archive.names()) if path.suffix.lower() in PICTURES]
+    return [PurePosixPath(name) for name in archive.names() if is_picture(name)]
 
 
 def _folders(archive: Archive, labels: Labels) -> list[Item]:
@@ -203,7 +211,7 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
 
 
 def _coco(archive: Archive, _labels: Labels) -> list[Item]:
-    files = [name for name in archive.names() if name.endswith(".json")]
+    files = [name for name in archive.names() if name.endswith(".json") and not is_hidden(name)]
     items = []
     for file in files:
         groups = _coco_groups(archive, file)

@@ -6,10 +6,12 @@ A data set is read as it was downloaded: one zip archive, or the folder that it 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
@@ -30,7 +32,8 @@ BOX: Final = 128
 DARKEST_MARK: Final = 127
 """Above it a value of a stored mask is a mark: masks stored as JPEG are not exactly 0 and 255."""
 
-_PICTURES: Final = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+PACKED: Final = frozenset({".rar", ".zip", ".7z"})
 
 Role = Literal["train", "external"]
 
@@ -47,8 +50,11 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path) if path.is_file() else None
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path}: cannot be opened as a zip archive ({error}); get it anew") from error
+        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+            raise DataError(
+                f"{path}: cannot be opened as a zip archive ({error}); get it anew, "
+                f"or unpack it with 7-Zip to {path.stem}/ and move the archive away"
+            ) from error
 
     @classmethod
     def find(cls, root: Path, name: str) -> Archive:
@@ -60,6 +66,9 @@ class Archive:
         for path in (root / f"{name}.zip", root / name):
             if path.exists():
                 return cls(path)
+        for suffix in sorted(PACKED):
+            if (root / f"{name}{suffix}").is_file():
+                raise DataError(f"{root}: {name}{suffix} cannot be read packed; unpack it to {name}/ first")
         raise DataError(f"{root}: neither {name}.zip nor a folder {name} is there")
 
     def names(self) -> list[str]:
@@ -78,7 +87,12 @@ class Archive:
             return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
         except KeyError as error:
             raise DataError(f"{self.path}: {name} is not there") from error
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except RuntimeError as error:  # encrypted; or, as NotImplementedError, compressed in a way unknown to zipfile
+            raise DataError(
+                f"{self.path}: {name} cannot be read ({error}); "
+                f"unpack the archive with 7-Zip to {self.path.stem}/ and move it away"
+            ) from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def picture(self, name: str) -> NDArray[np.uint8]:
@@ -144,11 +158,33 @@ class Source:
     mask: Callable[[Archive, Item, int, int], NDArray[np.uint8]] | None = None
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file is none of the data set: what a Mac adds (`__MACOSX/`), names that begin with a dot."""
+    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture of the data set, by its name."""
+    return PurePosixPath(name).suffix.lower() in PICTURES and not is_hidden(name)
+
+
 def _pictures(archive: Archive) -> Iterator[PurePosixPath]:
-    for name in archive.names():
-        path = PurePosixPath(name)
-        if path.suffix.lower() in _PICTURES:
-            yield path
+    return (PurePosixPath(name) for name in archive.names() if is_picture(name))
+
+
+def at_least_one(items: Callable[[Archive], list[Item]], archive: Archive) -> list[Item]:
+    """List the photographs of a data set by `items`.
+
+    Raises:
+        DataError: there is none; says so if what is there is packed once more.
+    """
+    found = items(archive)
+    if found:
+        return found
+    packed = [name for name in archive.names() if PurePosixPath(name).suffix.lower() in PACKED and not is_hidden(name)]
+    if packed and not any(_pictures(archive)):
+        raise DataError(f"{archive.path}: holds no photographs but a packed file; unpack {', '.join(packed)} first")
+    raise DataError(f"{archive.path}: no photograph is where the layout expects it; see docs/data.md")
 
 
 def _by_folder(archive: Archive) -> list[Item]:
@@ -235,7 +271,7 @@ def _all_negative(archive: Archive) -> list[Item]:
 
 
 SOURCES: Final[dict[str, Source]] = {
-    source.name: source
+    source.name: replace(source, items=partial(at_least_one, source.items))
     for source in (
         Source(
             name="metu-ccic",
