@@ -67,6 +67,16 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
         layout.mask(archive, item, 32, 32)
 
 
+def test_crops_of_crack500_are_grouped_by_photograph(tmp_path: Path) -> None:
+    first, second = "20160222_081031", "20160222_081102"
+    names = [f"{first}_1_1", f"{first}_1_361", f"{first}_641_1", first, f"{second}_1_1", "wall_1_1"]
+    for name in names:
+        write_picture(tmp_path / f"{name}.jpg", GREY)
+        write_picture(tmp_path / f"{name}.png", GREY)
+    groups = {Path(item.path).stem: item.group for item in LAYOUTS["same-stem"].items(Archive(tmp_path), {})}
+    assert groups == dict(zip(names, [first] * 4 + [second, "wall_1_1"], strict=True))
+
+
 def same_stem_mask(folder: Path, stored: np.ndarray) -> np.ndarray:
     write_picture(folder / "a.jpg", GREY)
     write_picture(folder / "a.png", stored)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -188,13 +189,20 @@ def _deepcrack(archive: Archive, _labels: Labels) -> list[Item]:
     ]
 
 
+CRACK500_CROP: Final = re.compile(r"(\d{8}_\d{6})_\d+_\d+")
+"""Name of a crop: when its photograph was taken, and its corner there."""
+
+
 def _same_stem(archive: Archive, _labels: Labels) -> list[Item]:
+    """Read NAME.jpg beside NAME.png: 20160222_081031_1_361.jpg is a crop of photograph 20160222_081031."""
     parts = {"traincrop": "train", "valcrop": "val", "testcrop": "test"}
-    return [
-        _annotated(archive, path, path.with_suffix(".png"), parts.get(path.parent.name))
-        for path in _pictures(archive)
-        if path.suffix.lower() in {".jpg", ".jpeg"}
-    ]
+    items = []
+    for path in _pictures(archive):
+        if path.suffix.lower() in {".jpg", ".jpeg"}:
+            item = _annotated(archive, path, path.with_suffix(".png"), parts.get(path.parent.name))
+            crop = CRACK500_CROP.match(path.stem)
+            items.append(replace(item, group=crop[1]) if crop else item)
+    return items
 
 
 def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
