@@ -299,6 +299,10 @@ def test_coco_outlines_are_crack_boxes_are_boxes_and_other_categories_nothing(tm
         ({"segmentation": [[1, 2, 3]]}, "crack", r"instances\.json: annotation of images/a\.jpg is wrong"),
         ({"image_id": 8, "bbox": [0, 0, 1, 1]}, "crack", r"instances\.json is not COCO instances"),
         ({"bbox": [0, 0, 1, 1]}, "fissure", "no category 'crack'"),
+        ({"segmentation": [[]]}, "crack", r"annotation of images/a\.jpg is wrong \(KeyError\('bbox'\)"),
+        ({"segmentation": [[1, 2, 1e30, 4]]}, "crack", r"annotation of images/a\.jpg is wrong"),
+        ({"segmentation": [[1, 2, float("nan"), 4]]}, "crack", r"annotation of images/a\.jpg is wrong"),
+        ({"bbox": [0, 0, float("inf"), 1]}, "crack", r"annotation of images/a\.jpg is wrong"),
     ],
 )
 def test_coco_that_cannot_be_read_is_refused(
@@ -308,6 +312,60 @@ def test_coco_that_cannot_be_read_is_refused(
         coco_mask(coco(tmp_path, [annotation], category))
 
 
+def test_polygons_of_one_annotation_are_a_union(tmp_path: Path) -> None:
+    squares = [[10, 10, 29, 10, 29, 29, 10, 29], [20, 20, 39, 20, 39, 39, 20, 39], [50, 50, 51, 50, 51, 51, 50, 51]]
+    mask = coco_mask(coco(tmp_path, [{"segmentation": squares}]))
+    assert (mask[20:30, 20:30] == CRACK).all()
+    assert (mask == CRACK).sum() == 2 * 20 * 20 - 10 * 10 + 4
+
+
+def test_an_empty_outline_counts_by_its_box_under_any_outline(tmp_path: Path) -> None:
+    for empty in ([], [[]], None):
+        outlined = {"segmentation": [[10, 10, 19, 10, 19, 19, 10, 19]]}
+        mask = coco_mask(coco(tmp_path, [outlined, {"segmentation": empty, "bbox": [0, 0, 20, 20]}]))
+        assert (mask == CRACK).sum() == 10 * 10
+        assert (mask == BOX).sum() == 20 * 20 - 10 * 10
+
+
+def test_a_picture_that_two_files_name_is_refused_with_both(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    shutil.copy(tmp_path / "instances.json", tmp_path / "reviewed.json")
+    with pytest.raises(DataError, match=r"instances\.json and reviewed\.json both name images/a\.jpg"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_a_picture_that_a_file_lists_twice_is_refused(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["images"].append(content["images"][0] | {"id": 8})
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances\.json lists images/a\.jpg twice"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+@pytest.mark.parametrize("other", [{"made": "2026"}, [1, 2], None])
+def test_a_json_that_is_no_coco_is_passed_over(other: object, tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "meta.json").write_text(json.dumps(other))
+    (tmp_path / "._instances.json").write_bytes(b"\0\5\x16\7")
+    (item,) = LAYOUTS["coco"].items(archive, {})
+    assert item.annotation == "instances.json"
+
+
+def test_a_json_that_is_none_is_named(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "instances.json").write_text("{")
+    with pytest.raises(DataError, match=r"instances\.json is not JSON"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_half_a_coco_file_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "captions.json").write_text(json.dumps({"images": [], "annotations": []}))
+    with pytest.raises(DataError, match=r"captions\.json is not COCO instances: it lacks categories"):
+        LAYOUTS["coco"].items(archive, {})
+
+
 def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path) -> None:
     archive = coco(tmp_path, [])
     (alone,) = LAYOUTS["coco"].items(archive, {})
@@ -315,6 +373,9 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
     (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
     (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
     assert grouped.group == "flight/0,1"
+    (tmp_path / "groups.csv").write_text("file_name,group\r\na.jpg,pier\r\n", encoding="utf-8-sig")  # as of Excel
+    (saved,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
+    assert saved.group == "pier"
     for wrong in ("picture\na.jpg\n", "file_name,group\na.jpg\n"):
         (tmp_path / "groups.csv").write_text(wrong)
         with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
