@@ -14,7 +14,7 @@ from tests.training.conftest import REPOSITORY, write_picture
 from training.data import sources
 from training.data.audit import audit
 from training.data.audit_command import AuditSettings, Places
-from training.data.cache import load_photographs
+from training.data.cache import Photographs, load_photographs
 from training.data.dataset import evaluation_tiles
 from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
@@ -464,6 +464,47 @@ def test_a_set_added_by_configuration_is_split_trained_and_evaluated_like_any_ot
     tiles = evaluation_tiles("bridge", "test", root, cache, tmp_path)
     assert set(tiles.kinds) == {"crack", "plain"}
     assert set(tiles.groups) < {f"{name}.jpg" for name in "abcdefghijkl"} | set("abcdefghijkl")
+
+
+def decoded(root: Path, cache: Path) -> tuple[Photographs, int]:
+    """The data set `bridge`, and which file on disk its pictures are."""
+    photographs = load_photographs(get_source("bridge", for_training=True), root, cache)
+    (folder,) = cache.iterdir()
+    return photographs, (folder / "images.npy").stat().st_ino
+
+
+def test_a_set_is_decoded_anew_when_its_side_or_layout_changed_and_not_otherwise(added: Path, tmp_path: Path) -> None:
+    root, cache = added.parent, tmp_path / "cache"
+    for path in added.glob("*.png"):
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        if path.stem != "a":
+            path.unlink()
+            path.with_suffix(".jpg").unlink()
+    first, file = decoded(root, cache)
+    assert decoded(root, cache)[1] == file
+    write_facts(tmp_path, layout="same-stem", side_px=128)
+    smaller, _ = decoded(root, cache)
+    assert smaller.masks is not None
+    assert smaller.images.shape == (1, 128, 128, 3)
+    assert (smaller.masks == CRACK).any(axis=2).all()
+    write_facts(tmp_path, layout="yolo", side_px=128)
+    boxed, _ = decoded(root, cache)
+    assert boxed.masks is not None
+    assert set(np.unique(boxed.masks)) == {0, BOX}
+    assert first.masks is not None
+    assert first.masks.shape == (1, 256, 256), "what was opened before is still there"
+
+
+def test_masks_that_an_earlier_version_decoded_are_read_anew(added: Path, tmp_path: Path) -> None:
+    root, cache = added.parent, tmp_path / "cache"
+    before, file = decoded(root, cache)
+    (folder,) = cache.iterdir()
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({key: index[key] for key in ("sha256", "paths")}))
+    after, renewed = decoded(root, cache)
+    assert renewed != file
+    assert np.array_equal(after.images, before.images)
+    assert json.loads((folder / "index.json").read_text()) == index
 
 
 def test_an_external_set_added_by_configuration_is_never_trained_on(added: Path, tmp_path: Path) -> None:

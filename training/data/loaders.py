@@ -110,6 +110,7 @@ def configured_sources(path: Path) -> dict[str, Source]:
             items=partial(at_least_one, partial(_items, layout, facts.labels)),
             masks=layout.mask is not None,
             mask=layout.mask,
+            layout=facts.layout,
         )
     return found
 

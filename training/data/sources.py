@@ -146,6 +146,7 @@ class Source:
         side_px: side of the square in which its photographs are cached.
         masks: whether it has pixel masks (or boxes).
         mask: reads the annotation of a photograph of the given height and width, where `read_mask` alone cannot.
+        layout: by which name of `training.data.loaders.LAYOUTS` it is read; None: built in.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Source:
     items: Callable[[Archive], list[Item]]
     masks: bool
     mask: Callable[[Archive, Item, int, int], NDArray[np.uint8]] | None = None
+    layout: str | None = None
 
 
 def is_hidden(name: str) -> bool:
