@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY, write_picture
 from training.data import sources
 from training.data.audit import audit
@@ -97,7 +98,7 @@ def test_a_mask_in_any_colour_is_crack(channel: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (127, np.uint8), (1, np.uint16), (255, np.uint16)])
 def test_a_mask_of_other_values_is_named_and_never_sound(value: int, dtype: type, tmp_path: Path) -> None:
-    stored = np.zeros((64, 64), dtype)
+    stored: np.ndarray = np.zeros((64, 64), dtype)
     stored[10:20] = value
     with pytest.raises(DataError, match=rf"a\.png holds .*values up to {value}; allowed are 0 \(sound\) and 255"):
         same_stem_mask(tmp_path, stored)
@@ -110,7 +111,7 @@ def test_masks_of_built_in_sets_are_held_to_their_values(name: str, data_root: P
     source, archive = SOURCES[name], Archive.find(tmp_path, name)
     item = source.items(archive)[0]
     assert item.annotation is not None
-    stored = cv2.imread(str(tmp_path / name / item.annotation))
+    stored = read_image(tmp_path / name / item.annotation)
     side = stored.shape[0]
     write_picture(tmp_path / name / item.annotation, stored // 200)
     with pytest.raises(DataError, match=r"holds values up to 1; allowed are 0"):
@@ -319,12 +320,12 @@ def test_polygons_of_one_annotation_are_a_union(tmp_path: Path) -> None:
     assert (mask == CRACK).sum() == 2 * 20 * 20 - 10 * 10 + 4
 
 
-def test_an_empty_outline_counts_by_its_box_under_any_outline(tmp_path: Path) -> None:
-    for empty in ([], [[]], None):
-        outlined = {"segmentation": [[10, 10, 19, 10, 19, 19, 10, 19]]}
-        mask = coco_mask(coco(tmp_path, [outlined, {"segmentation": empty, "bbox": [0, 0, 20, 20]}]))
-        assert (mask == CRACK).sum() == 10 * 10
-        assert (mask == BOX).sum() == 20 * 20 - 10 * 10
+@pytest.mark.parametrize("empty", [[], [[]], None])
+def test_an_empty_outline_counts_by_its_box_under_any_outline(empty: object, tmp_path: Path) -> None:
+    outlined = {"segmentation": [[10, 10, 19, 10, 19, 19, 10, 19]]}
+    mask = coco_mask(coco(tmp_path, [outlined, {"segmentation": empty, "bbox": [0, 0, 20, 20]}]))
+    assert (mask == CRACK).sum() == 10 * 10
+    assert (mask == BOX).sum() == 20 * 20 - 10 * 10
 
 
 def test_a_picture_that_two_files_name_is_refused_with_both(tmp_path: Path) -> None:
