@@ -129,6 +129,27 @@ def test_fixed_parts_are_kept(data_root: Path, splits: Path) -> None:
     assert {row.split for row in read_split("omu-quay", splits) if row.path.startswith("o6/")} == {"val"}
 
 
+def test_all_pieces_of_a_uav75_photograph_are_in_train_if_one_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for place in ("train/{}/DSC00566b", "train/{}/DSC00569", "val/{}/DSC00566", "val/{}/DSC00566d", "val/{}/DSC00719"):
+        for folder, suffix, picture in (
+            ("images", "jpg", texture(rng, 512)),
+            ("masks", "png", np.zeros((512, 512), np.uint8)),
+        ):
+            path = tmp_path / "data/uav75" / f"{place.format(folder)}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), picture)
+    rows = make_split(load_photographs(SOURCES["uav75"], tmp_path / "data", tmp_path / "cache"), seed=1)
+    found = {(Path(row.path).stem, row.group, row.split) for row in rows}
+    assert found == {
+        ("DSC00566", "DSC00566", "train"),
+        ("DSC00566b", "DSC00566", "train"),
+        ("DSC00566d", "DSC00566", "train"),
+        ("DSC00569", "DSC00569", "train"),
+        ("DSC00719", "DSC00719", "val"),
+    }
+
+
 def test_a_changed_split_file_is_refused(tmp_path: Path) -> None:
     path = write_split([SplitRow("metu-ccic", "a.jpg", "a", "none", "train")], tmp_path)
     assert read_split("metu-ccic", tmp_path)[0].split == "train"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -204,7 +205,11 @@ def _metu(archive: Archive) -> list[Item]:
 
 
 def _uav75(archive: Archive) -> list[Item]:
-    """Read `train/images` with `train/masks`, or as its repository has it, `train_img` with `train_lab`."""
+    """Read `train/images` with `train/masks`, or as its repository has it, `train_img` with `train_lab`.
+
+    DSC00566b and DSC00566 are two pieces of one photograph. Four photographs have pieces in the publisher's train and
+    val; all pieces of those belong to train here.
+    """
     items = []
     for path in _pictures(archive):
         folder = path.parent
@@ -215,8 +220,10 @@ def _uav75(archive: Archive) -> list[Item]:
             masks = folder.parent / f"{part}_lab"
         else:
             continue
-        items.append(Item(str(path), None, path.stem, part=part, annotation=str(masks / f"{path.stem}.png")))
-    return items
+        photograph = re.sub(r"(?<=\d)[a-z]$", "", path.stem)
+        items.append(Item(str(path), None, photograph, part=part, annotation=str(masks / f"{path.stem}.png")))
+    trained = {item.group for item in items if item.part == "train"}
+    return [replace(item, part="train") if item.part == "val" and item.group in trained else item for item in items]
 
 
 QUAY_HELD_OUT: Final = "o"
