@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.baseline import Baseline, fit_threshold, measure_baseline
 from training.data.order import find_series, measure_order
-from training.data.scan import DarkTile, crack_widths, darkness
+from training.data.scan import DarkTile, crack_widths, darkness, unharmed
 from training.data.sources import CRACK, SOURCES, Archive, Item
 from training.progress import no_bar
 
@@ -103,6 +105,44 @@ def test_a_broken_mask_is_named(data_root: Path, tmp_path: Path) -> None:
     report = audit(SOURCES["uav75"], Archive.find(tmp_path, "uav75"), settings, no_bar)
     assert [file.path for file in report.scan.broken] == ["val/masks/DSCval0.png"]
     assert len(report.scan.items) == 4
+
+
+def damaged_jpeg(image: np.ndarray) -> bytes:
+    """A JPEG with 200 wrong bytes in the middle that OpenCV decodes all the same."""
+    _, encoded = cv2.imencode(".jpg", image)
+    for seed in range(50):
+        content, rng = bytearray(encoded.tobytes()), np.random.default_rng(seed)
+        content[len(content) // 2 : len(content) // 2 + 200] = rng.integers(0, 255, 200).astype(np.uint8).tobytes()
+        if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None:
+            return bytes(content)
+    raise AssertionError("none can be decoded")
+
+
+def test_a_jpeg_that_is_damaged_in_the_middle_is_broken_and_a_mask_likewise(data_root: Path, tmp_path: Path) -> None:
+    for name in ("metu-ccic", "walls-external"):
+        shutil.copytree(data_root / name, tmp_path / name)
+    rng = np.random.default_rng(9)
+    (tmp_path / "metu-ccic/Positive/00003.jpg").write_bytes(damaged_jpeg(texture(rng, 227)))
+    (tmp_path / "walls-external/masks").mkdir()
+    (tmp_path / "walls-external/masks/positive.jpg").write_bytes(damaged_jpeg(texture(rng, 448)))
+    settings = AuditSettings(data=Places(root=tmp_path, splits=tmp_path), out=tmp_path)
+    for name, path in (("metu-ccic", "Positive/00003.jpg"), ("walls-external", "masks/positive.jpg")):
+        report = audit(SOURCES[name], Archive.find(tmp_path, name), settings, no_bar)
+        (broken,) = report.scan.broken
+        assert broken.path == path
+        assert "damaged in its middle (libjpeg: Corrupt JPEG data: " in broken.reason
+
+
+def test_what_else_is_said_while_a_picture_is_read_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        os.write(2, b"second\n")
+        raise OSError("no")
+
+    assert unharmed(lambda: os.write(2, b"first\n")) == 6
+    with pytest.raises(OSError, match="no"):
+        unharmed(fail)
+    os.write(2, b"third\n")
+    assert capfd.readouterr().err == "first\nsecond\nthird\n"
 
 
 def test_darkness_is_the_median_less_the_darkest_cell() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tests.training.conftest import texture
 from training.data import cache as cached
 from training.data import synthetic
 from training.data.augment import Appearance, View, cut, cut_mask
-from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs
+from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs, shrink_mask
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
 from training.data.mixture import UNKNOWN_CELLS, Mixture, Recipe, SourceSampler, load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, Item, get_source
@@ -91,6 +92,64 @@ def test_small_photographs_are_mirrored_and_large_ones_shrunk() -> None:
     assert small.shape == (4, 4)
     assert small[0].tolist() == [0, 1, 2, 1]
     assert fit_square(np.zeros((90, 60, 3), np.uint8), 40, cv2.INTER_AREA).shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize("value", [CRACK, BOX, JOINT])
+def test_a_shrunk_mask_keeps_every_line_connected_and_thin(value: int) -> None:
+    mask = np.zeros((1024, 1024), np.uint8)
+    cv2.line(mask, (300, 0), (500, 1023), value, 2)
+    shrunk = fit_square(mask, 256)
+    assert set(np.unique(shrunk)) == {0, value}
+    assert cv2.connectedComponents(shrunk)[0] == 2
+    across = (shrunk == value).sum(axis=1)
+    assert across.min() >= 1
+    assert across.max() <= 3
+
+
+def test_where_marks_meet_in_a_shrunk_mask_crack_goes_before_box_and_box_before_joint() -> None:
+    mask = np.zeros((4, 16), np.uint8)
+    mask[:, 0:3], mask[0, 3] = BOX, CRACK
+    mask[:, 4:7], mask[0, 7] = JOINT, CRACK
+    mask[:, 8:11], mask[0, 11] = JOINT, BOX
+    assert shrink_mask(mask, (4, 1)).tolist() == [[CRACK, CRACK, BOX, 0]]
+
+
+def test_an_axis_that_grows_does_not_lose_what_the_other_shrinks() -> None:
+    mask = np.zeros((200, 1000), np.uint8)
+    mask[:, 401] = CRACK
+    shrunk = shrink_mask(mask, (256, 256))
+    assert (shrunk.any(axis=0)).sum() == 1
+    assert (shrunk == CRACK).any(axis=1).all()
+
+
+def test_masks_that_fit_are_stored_as_they_are() -> None:
+    mask = np.random.default_rng(1).choice(np.array([0, BOX, JOINT, CRACK], np.uint8), (90, 100))
+    assert np.array_equal(fit_square(mask, 100)[:90], mask)
+    assert np.array_equal(fit_square(mask, 100), fit_square(mask, 100, cv2.INTER_NEAREST))
+
+
+def old_index(folder: Path) -> None:
+    """Make the index of a decoded set that of an earlier version, which held no settings."""
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({key: index[key] for key in ("sha256", "paths")}))
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "uav75"])
+def test_decoded_built_in_sets_without_settings_stay_and_with_another_side_do_not(
+    name: str, data_root: Path, tmp_path: Path
+) -> None:
+    load_photographs(SOURCES[name], data_root, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for make_old in (False, True):
+        if make_old:
+            old_index(folder)
+        before = (folder / "images.npy").stat().st_ino
+        load_photographs(SOURCES[name], data_root, tmp_path)
+        assert (folder / "images.npy").stat().st_ino == before
+        for side in (128, SOURCES[name].side_px):
+            other = load_photographs(replace(SOURCES[name], side_px=side), data_root, tmp_path)
+            assert other.images.shape[1] == side
+            assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def line_mask(length: int, value: int = CRACK, side: int = 224) -> np.ndarray:

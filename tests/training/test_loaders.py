@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY, write_picture
 from training.data import sources
-from training.data.cache import load_photographs
+from training.data.audit import audit
+from training.data.audit_command import AuditSettings, Places
+from training.data.cache import Photographs, load_photographs
 from training.data.dataset import evaluation_tiles
 from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
@@ -19,8 +23,10 @@ from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_sourc
 from training.data.splits import make_split, write_split
 from training.errors import DataError
 from training.evaluation.evaluate import parse_sets, role_of
+from training.progress import no_bar
 
 pytestmark = pytest.mark.training
+COMMITTED = REPOSITORY / "config/training/commands/sources.yaml"
 GREY = np.full((64, 64, 3), 150, np.uint8)
 
 
@@ -62,7 +68,62 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
         layout.mask(archive, item, 32, 32)
 
 
-def test_metu_is_read_as_kaggle_and_mendeley_have_it_nested_or_not_zip_or_folder(tmp_path: Path) -> None:
+def test_crops_of_crack500_are_grouped_by_photograph(tmp_path: Path) -> None:
+    first, second = "20160222_081031", "20160222_081102"
+    names = [f"{first}_1_1", f"{first}_1_361", f"{first}_641_1", first, f"{second}_1_1", "wall_1_1"]
+    for name in names:
+        write_picture(tmp_path / f"{name}.jpg", GREY)
+        write_picture(tmp_path / f"{name}.png", GREY)
+    groups = {Path(item.path).stem: item.group for item in LAYOUTS["same-stem"].items(Archive(tmp_path), {})}
+    assert groups == dict(zip(names, [first] * 4 + [second, "wall_1_1"], strict=True))
+
+
+def same_stem_mask(folder: Path, stored: np.ndarray) -> np.ndarray:
+    write_picture(folder / "a.jpg", GREY)
+    write_picture(folder / "a.png", stored)
+    layout, archive = LAYOUTS["same-stem"], Archive(folder)
+    (item,) = layout.items(archive, {})
+    assert layout.mask is not None
+    return layout.mask(archive, item, 64, 64)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_mask_in_any_colour_is_crack(channel: int, tmp_path: Path) -> None:
+    stored = np.zeros((64, 64, 3), np.uint8)
+    stored[10:20, :, channel] = 255
+    mask = same_stem_mask(tmp_path, stored)
+    assert (mask[10:20] == CRACK).all()
+    assert np.count_nonzero(mask) == 640
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (127, np.uint8), (1, np.uint16), (255, np.uint16)])
+def test_a_mask_of_other_values_is_named_and_never_sound(value: int, dtype: type, tmp_path: Path) -> None:
+    stored: np.ndarray = np.zeros((64, 64), dtype)
+    stored[10:20] = value
+    with pytest.raises(DataError, match=rf"a\.png holds .*values up to {value}; allowed are 0 \(sound\) and 255"):
+        same_stem_mask(tmp_path, stored)
+    assert not same_stem_mask(tmp_path, np.zeros((64, 64), dtype)).any()
+
+
+@pytest.mark.parametrize("name", ["uavcrack", "uav75"])
+def test_masks_of_built_in_sets_are_held_to_their_values(name: str, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / name, tmp_path / name)
+    source, archive = SOURCES[name], Archive.find(tmp_path, name)
+    item = source.items(archive)[0]
+    assert item.annotation is not None
+    stored = read_image(tmp_path / name / item.annotation)
+    side = stored.shape[0]
+    write_picture(tmp_path / name / item.annotation, stored // 200)
+    with pytest.raises(DataError, match=r"holds values up to 1; allowed are 0"):
+        read_mask(archive, source, item, side, side)
+    stored[:, :, :2] = 0  # red alone
+    write_picture(tmp_path / name / item.annotation, stored)
+    assert (read_mask(archive, source, item, side, side) == stored[:, :, 2]).all()
+
+
+def test_metu_is_read_as_kaggle_has_it_and_as_mendeley_s_rar_unpacks_nested_or_not_zip_or_folder(
+    tmp_path: Path,
+) -> None:
     names = ("Positive/00001.jpg", "Positive/10001_1.jpg", "Negative/00001.jpg", "Negative/20000.jpg")
     for place in ("flat", "nested/Concrete Crack Images for Classification"):
         for name in names:
@@ -76,6 +137,70 @@ def test_metu_is_read_as_kaggle_and_mendeley_have_it_nested_or_not_zip_or_folder
         found = {"/".join(item.path.split("/")[-2:]): item.label for item in items}
         assert found == {name: name.startswith("Positive") for name in names}
         assert len({item.group for item in items}) == 4  # the same number in both folders is not one photograph
+
+
+PACKED_METU = "Concrete Crack Images for Classification.rar"
+
+
+def test_what_is_packed_once_more_is_to_be_unpacked_first(tmp_path: Path) -> None:
+    full = configured_sources(COMMITTED)["metu-full"]
+    for source in (SOURCES["metu-ccic"], full):
+        root = tmp_path / source.name
+        root.mkdir()
+        with zipfile.ZipFile(root / f"{source.name}.zip", "w") as zipped:
+            zipped.writestr(f"archive/{PACKED_METU}", b"Rar!")
+            zipped.writestr("__MACOSX/archive/._a.jpg", b"")
+        with pytest.raises(DataError, match=rf"{source.name}\.zip: .*unpack archive/{PACKED_METU} first"):
+            load_photographs(source, root, tmp_path / "cache")
+        (root / f"{source.name}.zip").rename(root / f"{source.name}.rar")
+        with pytest.raises(DataError, match=rf"{source.name}\.rar cannot be read packed; unpack it to {source.name}/"):
+            Archive.find(root, source.name)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_built_in_set_without_a_photograph_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "readme.txt").write_text("about")
+    with pytest.raises(DataError, match="no photograph is where the layout expects it"):
+        SOURCES[name].items(Archive.find(tmp_path, name))
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "metu-full"])
+def test_what_a_mac_adds_is_passed_over_and_webp_is_read(name: str, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.webp", GREY)
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as zipped:
+        zipped.write(tmp_path / "a.webp", "Positive/a.webp")
+        for hidden in ("__MACOSX/Positive/._a.jpg", "Positive/._a.jpg", ".cache/Positive/a.jpg"):
+            zipped.writestr(hidden, b"\0\5\x16\7")
+    photographs = load_photographs(get_source(name, for_training=True), tmp_path, tmp_path / "cache")
+    assert [item.path for item in photographs.items] == ["Positive/a.webp"]
+
+
+def marked(archive: bytes, offsets: tuple[int, int], value: int) -> bytes:
+    """Write a 16-bit value into the local header and the entry of the list of an archive of one file."""
+    content = bytearray(archive)
+    for start, offset in zip((0, archive.index(b"PK\1\2")), offsets, strict=True):
+        content[start + offset : start + offset + 2] = value.to_bytes(2, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "value", "reason"), [((6, 8), 1, "encrypted"), ((8, 10), 9, "compression")], ids=["locked", "deflate64"]
+)
+def test_a_zip_that_python_cannot_unpack_ends_in_advice(
+    offsets: tuple[int, int], value: int, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "metu-ccic.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("Positive/a.jpg", b"content")
+    path.write_bytes(marked(path.read_bytes(), offsets, value))
+    expected = rf"Positive/a\.jpg cannot be read \(.*{reason}.*\); unpack the archive with 7-Zip to metu-ccic/"
+    archive = Archive.find(tmp_path, "metu-ccic")
+    with pytest.raises(DataError, match=expected):
+        archive.read("Positive/a.jpg")
+    settings = AuditSettings(data=Places(root=tmp_path, splits=tmp_path), out=tmp_path)
+    with pytest.raises(DataError, match=rf"none of 1 photographs can be read \(first: .*{expected}"):
+        audit(SOURCES["metu-ccic"], archive, settings, no_bar)
 
 
 def test_every_number_of_metu_is_listed_with_its_class(tmp_path: Path) -> None:
@@ -175,6 +300,10 @@ def test_coco_outlines_are_crack_boxes_are_boxes_and_other_categories_nothing(tm
         ({"segmentation": [[1, 2, 3]]}, "crack", r"instances\.json: annotation of images/a\.jpg is wrong"),
         ({"image_id": 8, "bbox": [0, 0, 1, 1]}, "crack", r"instances\.json is not COCO instances"),
         ({"bbox": [0, 0, 1, 1]}, "fissure", "no category 'crack'"),
+        ({"segmentation": [[]]}, "crack", r"annotation of images/a\.jpg is wrong \(KeyError\('bbox'\)"),
+        ({"segmentation": [[1, 2, 1e30, 4]]}, "crack", r"annotation of images/a\.jpg is wrong"),
+        ({"segmentation": [[1, 2, float("nan"), 4]]}, "crack", r"annotation of images/a\.jpg is wrong"),
+        ({"bbox": [0, 0, float("inf"), 1]}, "crack", r"annotation of images/a\.jpg is wrong"),
     ],
 )
 def test_coco_that_cannot_be_read_is_refused(
@@ -184,6 +313,60 @@ def test_coco_that_cannot_be_read_is_refused(
         coco_mask(coco(tmp_path, [annotation], category))
 
 
+def test_polygons_of_one_annotation_are_a_union(tmp_path: Path) -> None:
+    squares = [[10, 10, 29, 10, 29, 29, 10, 29], [20, 20, 39, 20, 39, 39, 20, 39], [50, 50, 51, 50, 51, 51, 50, 51]]
+    mask = coco_mask(coco(tmp_path, [{"segmentation": squares}]))
+    assert (mask[20:30, 20:30] == CRACK).all()
+    assert (mask == CRACK).sum() == 2 * 20 * 20 - 10 * 10 + 4
+
+
+@pytest.mark.parametrize("empty", [[], [[]], None])
+def test_an_empty_outline_counts_by_its_box_under_any_outline(empty: object, tmp_path: Path) -> None:
+    outlined = {"segmentation": [[10, 10, 19, 10, 19, 19, 10, 19]]}
+    mask = coco_mask(coco(tmp_path, [outlined, {"segmentation": empty, "bbox": [0, 0, 20, 20]}]))
+    assert (mask == CRACK).sum() == 10 * 10
+    assert (mask == BOX).sum() == 20 * 20 - 10 * 10
+
+
+def test_a_picture_that_two_files_name_is_refused_with_both(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    shutil.copy(tmp_path / "instances.json", tmp_path / "reviewed.json")
+    with pytest.raises(DataError, match=r"instances\.json and reviewed\.json both name images/a\.jpg"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_a_picture_that_a_file_lists_twice_is_refused(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["images"].append(content["images"][0] | {"id": 8})
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances\.json lists images/a\.jpg twice"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+@pytest.mark.parametrize("other", [{"made": "2026"}, [1, 2], None])
+def test_a_json_that_is_no_coco_is_passed_over(other: object, tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "meta.json").write_text(json.dumps(other))
+    (tmp_path / "._instances.json").write_bytes(b"\0\5\x16\7")
+    (item,) = LAYOUTS["coco"].items(archive, {})
+    assert item.annotation == "instances.json"
+
+
+def test_a_json_that_is_none_is_named(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "instances.json").write_text("{")
+    with pytest.raises(DataError, match=r"instances\.json is not JSON"):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_half_a_coco_file_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "captions.json").write_text(json.dumps({"images": [], "annotations": []}))
+    with pytest.raises(DataError, match=r"captions\.json is not COCO instances: it lacks categories"):
+        LAYOUTS["coco"].items(archive, {})
+
+
 def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path) -> None:
     archive = coco(tmp_path, [])
     (alone,) = LAYOUTS["coco"].items(archive, {})
@@ -191,6 +374,9 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
     (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
     (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
     assert grouped.group == "flight/0,1"
+    (tmp_path / "groups.csv").write_text("file_name,group\r\na.jpg,pier\r\n", encoding="utf-8-sig")  # as of Excel
+    (saved,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
+    assert saved.group == "pier"
     for wrong in ("picture\na.jpg\n", "file_name,group\na.jpg\n"):
         (tmp_path / "groups.csv").write_text(wrong)
         with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
@@ -216,7 +402,7 @@ def test_a_damaged_archive_is_named(data_root: Path, tmp_path: Path) -> None:
         zipped.writestr("train/images/a.jpg", picture)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"uav75\.zip: cannot be opened as a zip archive"):
+    with pytest.raises(DataError, match=r"uav75\.zip: cannot be opened as a zip archive .*7-Zip to uav75/"):
         Archive.find(tmp_path, "uav75")
     damaged = bytearray(content)
     damaged[len(picture) // 2] ^= 0xFF
@@ -279,6 +465,47 @@ def test_a_set_added_by_configuration_is_split_trained_and_evaluated_like_any_ot
     tiles = evaluation_tiles("bridge", "test", root, cache, tmp_path)
     assert set(tiles.kinds) == {"crack", "plain"}
     assert set(tiles.groups) < {f"{name}.jpg" for name in "abcdefghijkl"} | set("abcdefghijkl")
+
+
+def decoded(root: Path, cache: Path) -> tuple[Photographs, int]:
+    """The data set `bridge`, and which file on disk its pictures are."""
+    photographs = load_photographs(get_source("bridge", for_training=True), root, cache)
+    (folder,) = cache.iterdir()
+    return photographs, (folder / "images.npy").stat().st_ino
+
+
+def test_a_set_is_decoded_anew_when_its_side_or_layout_changed_and_not_otherwise(added: Path, tmp_path: Path) -> None:
+    root, cache = added.parent, tmp_path / "cache"
+    for path in added.glob("*.png"):
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        if path.stem != "a":
+            path.unlink()
+            path.with_suffix(".jpg").unlink()
+    first, file = decoded(root, cache)
+    assert decoded(root, cache)[1] == file
+    write_facts(tmp_path, layout="same-stem", side_px=128)
+    smaller, _ = decoded(root, cache)
+    assert smaller.masks is not None
+    assert smaller.images.shape == (1, 128, 128, 3)
+    assert (smaller.masks == CRACK).any(axis=2).all()
+    write_facts(tmp_path, layout="yolo", side_px=128)
+    boxed, _ = decoded(root, cache)
+    assert boxed.masks is not None
+    assert set(np.unique(boxed.masks)) == {0, BOX}
+    assert first.masks is not None
+    assert first.masks.shape == (1, 256, 256), "what was opened before is still there"
+
+
+def test_masks_that_an_earlier_version_decoded_are_read_anew(added: Path, tmp_path: Path) -> None:
+    root, cache = added.parent, tmp_path / "cache"
+    before, file = decoded(root, cache)
+    (folder,) = cache.iterdir()
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({key: index[key] for key in ("sha256", "paths")}))
+    after, renewed = decoded(root, cache)
+    assert renewed != file
+    assert np.array_equal(after.images, before.images)
+    assert json.loads((folder / "index.json").read_text()) == index
 
 
 def test_an_external_set_added_by_configuration_is_never_trained_on(added: Path, tmp_path: Path) -> None:

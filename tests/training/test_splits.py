@@ -10,10 +10,10 @@ import pytest
 
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import REPOSITORY, texture
-from training.data.cache import load_photographs
+from training.data.cache import Photographs, load_photographs
 from training.data.dataset import evaluation_tiles
 from training.data.leakage import leaks
-from training.data.sources import SOURCES
+from training.data.sources import BOX, CRACK, JOINT, SOURCES, Item
 from training.data.split_command import Places, SplitSettings, draw_published
 from training.data.splits import SplitRow, make_published_split, make_split, read_split, write_split
 from training.data.twins import connected, find_twins, thumbnail, twin_pairs
@@ -85,6 +85,43 @@ def test_a_split_is_the_same_for_the_same_seed(data_root: Path, cache: Path) -> 
     photographs = load_photographs(SOURCES["metu-ccic"], data_root, cache)
     assert make_split(photographs, seed=3) == make_split(photographs, seed=3)
     assert make_split(photographs, seed=3) != make_split(photographs, seed=4)
+
+
+def masked(marks: list[int], groups: list[str] | None = None) -> Photographs:
+    """Different pictures, each with a mask that holds one value somewhere."""
+    rng = np.random.default_rng(4)
+    items = [Item(f"{index:03d}", None, groups[index] if groups else f"{index:03d}") for index in range(len(marks))]
+    masks = np.zeros((len(marks), 32, 32), np.uint8)
+    masks[:, 3, 5] = marks
+    return Photographs("flight", "0" * 64, items, np.stack([texture(rng, 32) for _ in marks]), masks)
+
+
+@pytest.mark.parametrize("mark", [CRACK, BOX])
+@pytest.mark.parametrize("seed", range(5))
+def test_masked_photographs_are_stratified_by_whether_the_mask_is_empty_of_cracks(mark: int, seed: int) -> None:
+    marks = [0] * 10 + [JOINT] * 10 + [mark] * 20
+    rows = make_split(masked(marks), seed=seed, twins=[])
+    for part in (rows[:20], rows[20:]):
+        assert [[row.split for row in part].count(split) for split in ("train", "val", "test")] == [14, 3, 3]
+    assert {row.label for row in rows} == {"mask"}
+
+
+def test_a_group_with_one_marked_photograph_is_drawn_among_the_marked() -> None:
+    marks = [0, CRACK] * 20 + [0] * 20
+    groups = [f"mixed {index // 2:02d}" for index in range(40)] + [f"sound {index:02d}" for index in range(20)]
+    rows = make_split(masked(marks, groups), seed=1, twins=[])
+    for part, size in ((rows[:40], 2), (rows[40:], 1)):
+        counts = [[row.split for row in part].count(split) for split in ("train", "val", "test")]
+        assert counts == [14 * size, 3 * size, 3 * size]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["uav75", "omu-quay", "uavcrack", "not-concrete"])
+def test_the_committed_splits_are_what_is_drawn(name: str) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the photographs are not in ../shared/data")
+    photographs = load_photographs(SOURCES[name], SHARED, REPOSITORY / "data/cache")
+    assert make_split(photographs, seed=SplitSettings().seed) == read_split(name, COMMITTED)
 
 
 def test_fixed_parts_are_kept(data_root: Path, splits: Path) -> None:

@@ -28,6 +28,7 @@ from training.data.scan import Scan, scan
 from training.data.sources import Archive, Source
 from training.data.splits import joined_groups, read_split
 from training.data.twins import SYMMETRIES, Twin, coarse_thumbnails, connected, find_twins
+from training.errors import DataError
 from training.page import Picture, Section, Table, write_page
 from training.progress import Step
 
@@ -131,7 +132,7 @@ def audit(source: Source, archive: Archive, settings: AuditSettings, step: Step)
         step: shows progress.
 
     Raises:
-        DataError: it is not laid out as expected, or its committed split was changed.
+        DataError: it is not laid out as expected, nothing of it can be read, or its committed split was changed.
     """
     import random
 
@@ -139,6 +140,11 @@ def audit(source: Source, archive: Archive, settings: AuditSettings, step: Step)
     items = source.items(archive)
     with step(f"{source.name}: reading", len(items)) as advance:
         scanned = scan(source, archive, items, advance)
+    if not scanned.items:
+        first = scanned.broken[0]
+        raise DataError(
+            f"{archive.path}: none of {len(items)} photographs can be read (first: {first.path}: {first.reason})"
+        )
     twins_began = time.monotonic()
     with step(f"{source.name}: searching twins", len(scanned.items)) as advance:
         twins = with_exact_copies(find_twins(scanned.fine, advance=advance), scanned.digests)

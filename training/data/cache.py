@@ -1,11 +1,13 @@
 """How does training get its pixels without decoding a JPEG twice?
 
 Each data set is decoded once into two flat files (pictures, masks) that are mapped into memory. The folder's name
-carries the hash of the source, so a changed archive is decoded anew. Nothing here is committed.
+carries the hash of the source, and its index the settings, so a changed archive or setting is decoded anew. Nothing
+here is committed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.sources import CRACK, JOINT, Archive, Item, Source, read_mask
+from training.data.sources import BOX, CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import Donor, draw, lift
 from training.errors import DataError
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 LAYOUT: Final = 2
 """Raised whenever the way of decoding changes."""
+
+MASKS: Final = "kept"
+"""How masks are read and shrunk: as `shrink_mask` says. Changed whenever that changes."""
 
 SYNTHETIC_VERSION: Final = 7
 """Raised whenever the way of drawing changes."""
@@ -55,7 +60,7 @@ class Photographs:
 
 
 def load_photographs(source: Source, root: Path, cache: Path) -> Photographs:
-    """Return the data set, decoding it first if it is not in the cache.
+    """Return the data set, decoding it first if it is not in the cache, or was decoded with other settings.
 
     Raises:
         DataError: the data set is not under `root`, not laid out as expected, or a picture is damaged.
@@ -63,12 +68,11 @@ def load_photographs(source: Source, root: Path, cache: Path) -> Photographs:
     archive = Archive.find(root, source.name)
     sha256 = archive.sha256()
     folder = cache / f"{source.name}-{sha256[:12]}-{LAYOUT}"
-    if not folder.is_dir():
-        _decode(source, archive, sha256, folder)
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     items = source.items(archive)
-    if index["paths"] != [item.path for item in items]:
-        raise DataError(f"{folder}: decoded from other files than {archive.path} lists; delete the folder")
+    _drop_if_stale(folder, source, items)
+    if not folder.is_dir():
+        _decode(source, archive, items, sha256, folder)
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     masks = np.load(folder / "masks.npy", mmap_mode="r") if source.masks else None
     return Photographs(
         name=source.name,
@@ -79,8 +83,45 @@ def load_photographs(source: Source, root: Path, cache: Path) -> Photographs:
     )
 
 
-def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None:
-    items = source.items(archive)
+def _settings(source: Source) -> dict[str, object]:
+    """Return what, beside the archive, decides the pixels of a data set."""
+    return {"side_px": source.side_px, "layout": source.layout, "masks": MASKS if source.masks else None}
+
+
+def changed_settings(folder: Path, source: Source, items: Sequence[Item]) -> list[str]:
+    """Say in which respects a decoded data set is not what `source` asks for; empty if it may be used.
+
+    Folders without settings in their index are older. Those of built-in sets count as right where pictures have the
+    right side, for no photograph of these sets is larger than it, so no mask was shrunk. With a layout, masks were read
+    by other rules.
+    """
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    wanted = _settings(source)
+    if "masks" in index:
+        changed = [key for key, value in wanted.items() if index.get(key) != value]
+    else:
+        side = np.load(folder / "images.npy", mmap_mode="r").shape[1]
+        changed = ["side_px"] if side != source.side_px else []
+        if source.layout is not None and source.masks:
+            changed.append("masks")
+    if index["paths"] != [item.path for item in items]:
+        changed.append("paths")
+    return changed
+
+
+def _drop_if_stale(folder: Path, source: Source, items: Sequence[Item]) -> None:
+    if not folder.is_dir():
+        return
+    changed = changed_settings(folder, source, items)
+    if changed:
+        log.info("%s: decoded with other settings (%s), decoding anew", folder, ", ".join(changed))
+        stale = folder.with_suffix(f".stale-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(stale)
+            shutil.rmtree(stale)
+
+
+def _decode(source: Source, archive: Archive, items: list[Item], sha256: str, folder: Path) -> None:
     log.info("decoding %s: %d photographs", archive.path, len(items))
     partial = folder.with_suffix(f".partial-{os.getpid()}")
     partial.mkdir(parents=True, exist_ok=True)
@@ -98,14 +139,14 @@ def _decode(source: Source, archive: Archive, sha256: str, folder: Path) -> None
             images[index] = fit_square(image, side, cv2.INTER_AREA)
             if masks is not None:
                 mask = read_mask(archive, source, item, *image.shape[:2])
-                masks[index] = fit_square(mask, side, cv2.INTER_NEAREST)
+                masks[index] = fit_square(mask, side)
     except DataError:
         shutil.rmtree(partial)
         raise
     images.flush()
     if masks is not None:
         masks.flush()
-    content = {"sha256": sha256, "paths": [item.path for item in items]}
+    content = {"sha256": sha256, "paths": [item.path for item in items]} | _settings(source)
     (partial / "index.json").write_text(json.dumps(content), encoding="utf-8")
     _put_in_place(partial, folder)
 
@@ -194,12 +235,36 @@ def _texture(photographs: Photographs, indices: list[int], rng: np.random.Genera
             )
 
 
-def fit_square(image: NDArray[np.uint8], side: int, interpolation: int) -> NDArray[np.uint8]:
-    """Bring a picture [H, W] or [H, W, 3] to a square: mirror what is missing, stretch what is larger."""
+def fit_square(image: NDArray[np.uint8], side: int, interpolation: int | None = None) -> NDArray[np.uint8]:
+    """Bring a picture [H, W] or [H, W, 3] to a square: mirror what is missing, stretch what is larger.
+
+    Args:
+        image: a picture, or a mask.
+        side: of the square in pixels.
+        interpolation: of OpenCV, for a picture; None resizes a mask, as `shrink_mask` does.
+    """
     height, width = image.shape[:2]
     if height > side or width > side:
         size = (min(width, side), min(height, side)) if min(height, width) < side / 2 else (side, side)
-        image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
+        if interpolation is None:
+            image = shrink_mask(image, size)
+        else:
+            image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
         height, width = image.shape[:2]
     missing = (0, side - height, 0, side - width)
     return np.asarray(cv2.copyMakeBorder(image, *missing, cv2.BORDER_REFLECT_101), np.uint8) if any(missing) else image
+
+
+def shrink_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a mask [H, W] to `size` (width, height) so that nothing marked in it is lost.
+
+    A pixel gets a value if any part of the area that it stands for has it; of several `CRACK`, then `BOX`, then
+    `JOINT`. So a crack of less than a pixel stays connected and is a pixel wide. An axis that grows repeats its pixels.
+    """
+    height, width = mask.shape
+    smaller = (min(width, size[0]), min(height, size[1]))
+    result = np.zeros(smaller[::-1], np.uint8)
+    for value in (JOINT, BOX, CRACK):
+        share = cv2.resize((mask == value).astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
+        result[share > 0] = value
+    return np.asarray(cv2.resize(result, size, interpolation=cv2.INTER_NEAREST), np.uint8)

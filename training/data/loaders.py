@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -22,12 +23,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from training.config import Strict, read_settings
-from training.data.sources import CRACK, SOURCES, Archive, Item, Source, boxes_mask, fill_box
+from training.data.sources import (
+    CRACK,
+    SOURCES,
+    Archive,
+    Item,
+    Source,
+    at_least_one,
+    boxes_mask,
+    fill_box,
+    is_hidden,
+    is_picture,
+    two_valued_mask,
+)
 from training.errors import DataError
 
 Labels = dict[str, Literal["crack", "none"]]
 Mask = NDArray[np.uint8]
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 METU: Final[Labels] = {"Positive": "crack", "Negative": "none"}
 SDNET: Final[Labels] = {"CD": "crack", "CP": "crack", "CW": "crack", "UD": "none", "UP": "none", "UW": "none"}
 
@@ -95,22 +107,20 @@ def configured_sources(path: Path) -> dict[str, Source]:
             licence=facts.licence,
             citation=facts.citation,
             side_px=facts.side_px,
-            items=partial(_items, layout, facts.labels),
+            items=partial(at_least_one, partial(_items, layout, facts.labels)),
             masks=layout.mask is not None,
             mask=layout.mask,
+            layout=facts.layout,
         )
     return found
 
 
 def _items(layout: Layout, labels: Labels, archive: Archive) -> list[Item]:
-    items = layout.items(archive, labels)
-    if not items:
-        raise DataError(f"{archive.path}: no photograph is where the layout expects it; see docs/data.md")
-    return items
+    return layout.items(archive, labels)
 
 
 def _pictures(archive: Archive) -> list[PurePosixPath]:
-    return [path for path in map(PurePosixPath, archive.names()) if path.suffix.lower() in PICTURES]
+    return [PurePosixPath(name) for name in archive.names() if is_picture(name)]
 
 
 def _folders(archive: Archive, labels: Labels) -> list[Item]:
@@ -180,13 +190,20 @@ def _deepcrack(archive: Archive, _labels: Labels) -> list[Item]:
     ]
 
 
+CRACK500_CROP: Final = re.compile(r"(\d{8}_\d{6})_\d+_\d+")
+"""Name of a crop: when its photograph was taken, and its corner there."""
+
+
 def _same_stem(archive: Archive, _labels: Labels) -> list[Item]:
+    """Read NAME.jpg beside NAME.png: 20160222_081031_1_361.jpg is a crop of photograph 20160222_081031."""
     parts = {"traincrop": "train", "valcrop": "val", "testcrop": "test"}
-    return [
-        _annotated(archive, path, path.with_suffix(".png"), parts.get(path.parent.name))
-        for path in _pictures(archive)
-        if path.suffix.lower() in {".jpg", ".jpeg"}
-    ]
+    items = []
+    for path in _pictures(archive):
+        if path.suffix.lower() in {".jpg", ".jpeg"}:
+            item = _annotated(archive, path, path.with_suffix(".png"), parts.get(path.parent.name))
+            crop = CRACK500_CROP.match(path.stem)
+            items.append(replace(item, group=crop[1]) if crop else item)
+    return items
 
 
 def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
@@ -202,12 +219,20 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
     return items
 
 
+COCO_LISTS: Final = ("images", "annotations", "categories")
+FARTHEST_CORNER_PX: Final = 1 << 20
+
+
 def _coco(archive: Archive, _labels: Labels) -> list[Item]:
-    files = [name for name in archive.names() if name.endswith(".json")]
+    """Read every instances JSON; other JSON files are passed over."""
     items = []
-    for file in files:
+    named_in: dict[str, str] = {}
+    for file in (name for name in archive.names() if name.endswith(".json") and not is_hidden(name)):
         groups = _coco_groups(archive, file)
         for path, (name, *_) in _coco_index(archive, file).items():
+            if path in named_in:
+                raise DataError(f"{archive.path}: {named_in[path]} and {file} both name {path}; keep one of them")
+            named_in[path] = file
             items.append(Item(path, None, groups.get(name, name), annotation=file))
     return items
 
@@ -219,7 +244,7 @@ def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
         return {}
     expected = f"{archive.path}: {path}: expected is a table with the columns file_name and group"
     try:
-        rows = list(csv.DictReader(io.StringIO(archive.read(path).decode()), strict=True))
+        rows = list(csv.DictReader(io.StringIO(archive.read(path).decode("utf-8-sig")), strict=True))
     except (ValueError, csv.Error) as error:
         raise DataError(f"{expected} ({type(error).__name__}: {error})") from error
     for number, row in enumerate(rows, start=2):
@@ -228,11 +253,30 @@ def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
     return {row["file_name"]: row["group"] for row in rows}
 
 
-@lru_cache(maxsize=4)
-def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]]:
-    """Index the crack annotations of a file: path of a picture to its name there, (height, width) and annotations."""
+def _coco_content(archive: Archive, file: str) -> dict[str, Any] | None:
+    """Read a JSON file with the lists of COCO instances; None if it has none of the three."""
     try:
         content = json.loads(archive.read(file))
+    except ValueError as error:
+        raise DataError(f"{archive.path}: {file} is not JSON ({error})") from error
+    lacking = [key for key in COCO_LISTS if not isinstance(content, dict) or key not in content]
+    if len(lacking) == len(COCO_LISTS):
+        return None
+    if lacking:
+        raise DataError(f"{archive.path}: {file} is not COCO instances: it lacks {', '.join(lacking)}")
+    return dict(content)
+
+
+@lru_cache(maxsize=4)
+def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]]:
+    """Index the crack annotations of a file: path of a picture to its name there, (height, width) and annotations.
+
+    Empty for a JSON file that is something else.
+    """
+    content = _coco_content(archive, file)
+    if content is None:
+        return {}
+    try:
         cracks = {entry["id"] for entry in content["categories"] if entry["name"].lower() == "crack"}
         index: dict[Any, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             entry["id"]: (entry, []) for entry in content["images"]
@@ -240,18 +284,20 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, 
         for entry in content["annotations"]:
             if entry["category_id"] in cracks:
                 index[entry["image_id"]][1].append(entry)
-        listed = {e["file_name"]: ((int(e["height"]), int(e["width"])), found) for e, found in index.values()}
+        listed = [(e["file_name"], (int(e["height"]), int(e["width"])), found) for e, found in index.values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{archive.path}: {file} is not COCO instances ({type(error).__name__}: {error})") from error
     if not cracks:
         raise DataError(f"{archive.path}: {file} has no category 'crack'")
     there, base = _names(archive), PurePosixPath(file).parent
-    result = {}
-    for name, (size, found) in listed.items():
+    result: dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]] = {}
+    for name, size, found in listed:
         places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
         place = next((place for place in places if place in there), None)
         if place is None:
             raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
+        if place in result:
+            raise DataError(f"{archive.path}: {file} lists {place} twice")
         result[place] = name, size, found
     return result
 
@@ -262,27 +308,29 @@ def _coco_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
     _, size, found = _coco_index(archive, file)[item.path]
     if size != (height, width):
         raise DataError(f"{archive.path}: {file} gives {item.path} as {size}, it is {(height, width)}")
+    outlines: list[NDArray[np.int32]] = []
     try:
-        for entry in sorted(found, key=lambda entry: bool(entry.get("segmentation"))):  # outlines over boxes
-            outline = entry.get("segmentation")
-            if isinstance(outline, dict):
+        for entry in found:
+            if isinstance(entry.get("segmentation"), dict):
                 raise DataError(f"{archive.path}: {file}: {item.path} has a run-length mask; allowed: polygons, boxes")
-            if outline:
-                corners = [np.asarray(polygon, float).reshape(-1, 2).round().astype(np.int32) for polygon in outline]
-                cv2.fillPoly(mask, corners, CRACK)
+            polygons = [polygon for polygon in entry.get("segmentation") or [] if polygon]
+            if polygons:
+                outlines += map(_corners, polygons)
             else:
                 x, y, w, h = entry["bbox"]
                 fill_box(mask, x, y, x + w, y + h)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{archive.path}: {file}: annotation of {item.path} is wrong ({error!r})") from error
+    for outline in outlines:  # after the boxes, and each alone: together, what two share would be left out
+        cv2.fillPoly(mask, [outline], CRACK)
     return mask
 
 
-def _grey_mask(archive: Archive, item: Item, height: int, width: int) -> Mask:
-    grey = archive.picture(item.annotation or "")[:, :, 0]
-    if grey.shape != (height, width):
-        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {(height, width)}")
-    return np.where(grey > 127, np.uint8(CRACK), np.uint8(0))
+def _corners(polygon: list[float]) -> NDArray[np.int32]:
+    corners = np.asarray(polygon, float).reshape(-1, 2).round()
+    if not (np.abs(corners) < FARTHEST_CORNER_PX).all():
+        raise ValueError("a corner is no place in a picture")
+    return corners.astype(np.int32)
 
 
 LAYOUTS: Final[dict[str, Layout]] = {
@@ -290,8 +338,8 @@ LAYOUTS: Final[dict[str, Layout]] = {
     "sdnet2018": Layout(_sdnet),
     "codebrim": Layout(_codebrim),
     "folders": Layout(_folders),
-    "deepcrack": Layout(_deepcrack, _grey_mask),
-    "same-stem": Layout(_same_stem, _grey_mask),
+    "deepcrack": Layout(_deepcrack, two_valued_mask),
+    "same-stem": Layout(_same_stem, two_valued_mask),
     "yolo": Layout(_yolo, boxes_mask),
     "coco": Layout(_coco, _coco_mask),
 }

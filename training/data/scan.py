@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +30,10 @@ TILE_SHARE: Final = 0.5
 """Masked photographs are cut into squares of this share of their side, which overlap by half."""
 UNREADABLE: Final = (InputError, DataError, OSError, ValueError, zipfile.BadZipFile, zlib.error, KeyError)
 """What a damaged file, annotation or archive member raises."""
+
+T = TypeVar("T")
+JPEG_DAMAGE: Final = "Corrupt JPEG data"
+"""How the lines begin that libjpeg writes of damaged data."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +123,14 @@ def scan(source: Source, archive: Archive, items: list[Item], advance: Callable[
         advance(1)
         try:
             content = archive.read(item.path)
-            image = read_image(content)
+            image = unharmed(partial(read_image, content))
         except UNREADABLE as error:
             broken.append(BrokenFile(item.path, _one_line(error)))
             continue
         mask = None
         if source.masks and item.annotation is not None:
             try:
-                mask = read_mask(archive, source, item, *image.shape[:2])
+                mask = unharmed(partial(read_mask, archive, source, item, *image.shape[:2]))
             except UNREADABLE as error:
                 broken.append(BrokenFile(item.annotation, _one_line(error)))
                 continue
@@ -150,6 +159,44 @@ def scan(source: Source, archive: Archive, items: list[Item], advance: Callable[
         crack_widths_px=widths,
         broken=broken,
     )
+
+
+def unharmed(read: Callable[[], T]) -> T:
+    """Return what `read` decodes, unless libjpeg meets damaged data in it.
+
+    libjpeg fills what it cannot read and goes on; neither OpenCV nor Pillow passes on that it did. All it does is write
+    a line to file descriptor 2, which is caught here for as long as `read` takes. What else is written there goes on.
+
+    Raises:
+        DataError: a JPEG is damaged in its middle.
+    """
+    said: list[str] = []
+    with _standard_error(said):
+        result = read()
+    damage = [line for line in said if line.startswith(JPEG_DAMAGE)]
+    if damage:
+        raise DataError(f"the picture is damaged in its middle (libjpeg: {damage[0]})")
+    return result
+
+
+@contextlib.contextmanager
+def _standard_error(said: list[str]) -> Iterator[None]:
+    """Catch the lines that libraries write to file descriptor 2; those that are not about a JPEG are passed on."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught.read().decode(errors="replace").splitlines():
+                said.append(line)
+                if not line.startswith(JPEG_DAMAGE):
+                    os.write(2, f"{line}\n".encode())
 
 
 def _one_line(error: Exception) -> str:

@@ -6,14 +6,17 @@ A data set is read as it was downloaded: one zip archive, or the folder that it 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +30,11 @@ JOINT: Final = 204
 BOX: Final = 128
 """Mask value: inside a box that holds a crack somewhere."""
 
-_PICTURES: Final = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+DARKEST_MARK: Final = 127
+"""Above it a value of a stored mask is a mark: masks stored as JPEG are not exactly 0 and 255."""
+
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+PACKED: Final = frozenset({".rar", ".zip", ".7z"})
 
 Role = Literal["train", "external"]
 
@@ -44,8 +51,11 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path) if path.is_file() else None
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path}: cannot be opened as a zip archive ({error}); get it anew") from error
+        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+            raise DataError(
+                f"{path}: cannot be opened as a zip archive ({error}); get it anew, "
+                f"or unpack it with 7-Zip to {path.stem}/ and move the archive away"
+            ) from error
 
     @classmethod
     def find(cls, root: Path, name: str) -> Archive:
@@ -57,6 +67,9 @@ class Archive:
         for path in (root / f"{name}.zip", root / name):
             if path.exists():
                 return cls(path)
+        for suffix in sorted(PACKED):
+            if (root / f"{name}{suffix}").is_file():
+                raise DataError(f"{root}: {name}{suffix} cannot be read packed; unpack it to {name}/ first")
         raise DataError(f"{root}: neither {name}.zip nor a folder {name} is there")
 
     def names(self) -> list[str]:
@@ -75,7 +88,12 @@ class Archive:
             return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
         except KeyError as error:
             raise DataError(f"{self.path}: {name} is not there") from error
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except RuntimeError as error:  # encrypted; or, as NotImplementedError, compressed in a way unknown to zipfile
+            raise DataError(
+                f"{self.path}: {name} cannot be read ({error}); "
+                f"unpack the archive with 7-Zip to {self.path.stem}/ and move it away"
+            ) from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def picture(self, name: str) -> NDArray[np.uint8]:
@@ -129,6 +147,7 @@ class Source:
         side_px: side of the square in which its photographs are cached.
         masks: whether it has pixel masks (or boxes).
         mask: reads the annotation of a photograph of the given height and width, where `read_mask` alone cannot.
+        layout: by which name of `training.data.loaders.LAYOUTS` it is read; None: built in.
     """
 
     name: str
@@ -139,13 +158,36 @@ class Source:
     items: Callable[[Archive], list[Item]]
     masks: bool
     mask: Callable[[Archive, Item, int, int], NDArray[np.uint8]] | None = None
+    layout: str | None = None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is none of the data set: what a Mac adds (`__MACOSX/`), names that begin with a dot."""
+    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture of the data set, by its name."""
+    return PurePosixPath(name).suffix.lower() in PICTURES and not is_hidden(name)
 
 
 def _pictures(archive: Archive) -> Iterator[PurePosixPath]:
-    for name in archive.names():
-        path = PurePosixPath(name)
-        if path.suffix.lower() in _PICTURES:
-            yield path
+    return (PurePosixPath(name) for name in archive.names() if is_picture(name))
+
+
+def at_least_one(items: Callable[[Archive], list[Item]], archive: Archive) -> list[Item]:
+    """List the photographs of a data set by `items`.
+
+    Raises:
+        DataError: there is none; says so if what is there is packed once more.
+    """
+    found = items(archive)
+    if found:
+        return found
+    packed = [name for name in archive.names() if PurePosixPath(name).suffix.lower() in PACKED and not is_hidden(name)]
+    if packed and not any(_pictures(archive)):
+        raise DataError(f"{archive.path}: holds no photographs but a packed file; unpack {', '.join(packed)} first")
+    raise DataError(f"{archive.path}: no photograph is where the layout expects it; see docs/data.md")
 
 
 def _by_folder(archive: Archive) -> list[Item]:
@@ -238,7 +280,7 @@ def _all_negative(archive: Archive) -> list[Item]:
 
 
 SOURCES: Final[dict[str, Source]] = {
-    source.name: source
+    source.name: replace(source, items=partial(at_least_one, source.items))
     for source in (
         Source(
             name="metu-ccic",
@@ -360,7 +402,7 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
     """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT` or `BOX`.
 
     Raises:
-        DataError: the annotation cannot be read, or has another size than its photograph.
+        DataError: the annotation cannot be read, has another size than its photograph, or values that mean nothing.
     """
     if source.mask is not None:
         return source.mask(archive, item, height, width)
@@ -369,15 +411,41 @@ def read_mask(archive: Archive, source: Source, item: Item, height: int, width: 
         return mask
     if item.annotation.endswith(".txt"):
         return boxes_mask(archive, item, height, width)
-    grey = archive.picture(item.annotation)[:, :, 0]
-    if grey.shape != mask.shape:
-        raise DataError(f"{archive.path}: {item.annotation} is {grey.shape}, its photograph {mask.shape}")
     if source.name == "uav75":
-        mask[grey == CRACK] = CRACK
-        mask[grey == JOINT] = JOINT
-    else:
-        mask[grey > 127] = CRACK  # masks stored as JPEG are not exactly 0 and 255
-    return mask
+        values = _mask_values(archive, item.annotation, height, width, f"0, {JOINT} (joint) and {CRACK} (crack)")
+        mask[values == CRACK] = CRACK
+        mask[values == JOINT] = JOINT
+        return mask
+    return two_valued_mask(archive, item, height, width)
+
+
+def two_valued_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:
+    """Read a mask [height, width] of sound (0) and crack (255), grey or in colour, as 0 and `CRACK`.
+
+    Raises:
+        DataError: it cannot be read, has another size than its photograph, or holds marks that are no 255.
+    """
+    if item.annotation is None:
+        return np.zeros((height, width), np.uint8)
+    values = _mask_values(archive, item.annotation, height, width, f"0 (sound) and {CRACK} (crack)")
+    return np.where(values > DARKEST_MARK, np.uint8(CRACK), np.uint8(0))
+
+
+def _mask_values(archive: Archive, name: str, height: int, width: int, allowed: str) -> NDArray[np.uint8]:
+    """Read the largest value over the channels of a mask [height, width]; one of 0 and 1, say, is refused."""
+    colours = archive.picture(name)
+    if colours.shape[:2] != (height, width):
+        raise DataError(f"{archive.path}: {name} is {colours.shape[:2]}, its photograph {(height, width)}")
+    values = np.asarray(colours.max(axis=2), np.uint8)
+    strongest = int(values.max())
+    if strongest == 0:  # 16 bits are scaled to 8, by which small values become 0
+        raw = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        strongest = int(raw.max()) if raw is not None else 0
+        if strongest:
+            raise DataError(f"{archive.path}: {name} holds 16-bit values up to {strongest}; allowed are {allowed}")
+    elif strongest <= DARKEST_MARK:
+        raise DataError(f"{archive.path}: {name} holds values up to {strongest}; allowed are {allowed}")
+    return values
 
 
 def boxes_mask(archive: Archive, item: Item, height: int, width: int) -> NDArray[np.uint8]:

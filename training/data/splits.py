@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.data.cache import Photographs
-from training.data.sources import Item
+from training.data.sources import BOX, CRACK, Item
 from training.data.twins import connected, twin_pairs
 from training.errors import DataError
 
@@ -43,6 +46,10 @@ def make_split(
 ) -> list[SplitRow]:
     """Divide a data set into 70/15/15 by group, stratified by label; fixed parts of the publisher are kept.
 
+    A photograph whose label its mask decides counts by whether the mask marks a crack or a box, and a group of them by
+    whether any of its photographs does. The committed splits are drawn so: of the built-in sets those with masks have
+    fixed parts, or a crack in each photograph.
+
     Twins are searched in all data sets. Where twins join photographs of different fixed parts, the whole group goes to
     the part that is evaluated, so that nothing seen in training is tested on.
 
@@ -63,7 +70,7 @@ def make_split(
         if parts:
             split_of[group] = next(part for part in ("test", "val", "train") if part in parts)
         else:
-            strata[_label(items[indices[0]])].append(group)
+            strata[_stratum(photographs, indices)].append(group)
     for label in sorted(strata):
         split_of.update(_draw(sorted(strata[label]), members, random.Random(f"{seed}/{photographs.name}/{label}")))
     return [
@@ -93,6 +100,19 @@ def make_published_split(photographs: Photographs, *, seed: int, twins: Sequence
         SplitRow(photographs.name, item.path, groups[index], _label(item), split_of[index])
         for index, item in enumerate(items)
     ]
+
+
+def _stratum(photographs: Photographs, indices: Sequence[int]) -> str:
+    """Name what a group is drawn among; its name decides the draw, so that of marked masks is the label's."""
+    label = _label(photographs.items[indices[0]])
+    masks = photographs.masks
+    if label != "mask" or masks is None or any(_marked(masks[index]) for index in indices):
+        return label
+    return "mask, sound"
+
+
+def _marked(mask: NDArray[np.uint8]) -> bool:
+    return bool(((mask == CRACK) | (mask == BOX)).any())
 
 
 def _label(item: Item) -> str:
