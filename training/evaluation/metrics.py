@@ -47,8 +47,8 @@ class Rate(Estimate):
 def clopper_pearson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934).
 
-    Always two-sided, also where nothing or everything was hit: 100 of 100 gives 0.9638 to 1. An interval that changed to
-    one side there would hold the rate less often than `confidence` says.
+    Always two-sided, also where nothing or everything was hit: 100 of 100 gives 0.9638 to 1. An interval that changed
+    to one side there would hold the rate less often than `confidence` says.
 
     Args:
         hits: successes, 0 to `total`.
@@ -80,8 +80,8 @@ def without_spread(
     """The interval of a figure that is the same in every photograph, so that a bootstrap cannot tell how sure it is.
 
     The rule of three, exact and two-sided: a kind of photograph of which none was seen among G has a share of at most
-    `1 - ((1 - confidence) / 2)^(1/G)` (of 4: 60 %, of 10: 31 %), and can move the figure by no more than that. Where all
-    are right or none is, these are the ends of `clopper_pearson` over the photographs.
+    `1 - ((1 - confidence) / 2)^(1/G)` (of 4: 60 %, of 10: 31 %), and can move the figure by no more than that. Where
+    all are right or none is, these are the ends of `clopper_pearson` over the photographs.
 
     Args:
         value: the figure.
@@ -117,8 +117,8 @@ def bootstrap_by_group(
         statistic: of the weights of all tiles (how often each was drawn; float64 [N]); draws for which it is NaN are
             left out.
         groups: photograph or twin group of each tile, length N.
-        photographs: how many of the groups the statistic rests on: those of its class, for AUROC those of the class that
-            has fewer; None: all.
+        photographs: how many of the groups the statistic rests on: those of its class, for AUROC those of the class
+            that has fewer; None: all.
         bounds: least and largest possible value of the statistic.
         resamples: number of draws.
         confidence: coverage.

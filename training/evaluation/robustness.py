@@ -291,7 +291,8 @@ def mean_over_sets(
 
     Returns:
         The mean and its 95 % interval. Where no tile of a set differs from its others the bootstrap has no width; then
-        it is that of `training.evaluation.metrics.without_spread` over all photographs. NaN if a set has fewer than two.
+        it is that of `training.evaluation.metrics.without_spread` over all photographs. NaN if a set has fewer than
+        two.
     """
     value = float(np.mean([part.mean() for part in values]))
     draws, drawable, photographs = np.zeros(resamples), resamples > 0, 0
