@@ -43,7 +43,10 @@ def main(config_path: Path, folder: Path) -> None:
             "still": without_dropout.model.state_dict(),
             "straight": straight.average.state_dict(),
             "resumed": resumed.average.state_dict(),
-            "stopped": [(row["step"], row["stage"]) for row in stopped.progress.history],
+            "stopped": {
+                "step": stopped.progress.step,
+                "ends": {row["stage"]: row["step"] for row in stopped.progress.history},
+            },
         }
         torch.save(weights, folder / f"process{world.rank}.pt")
 

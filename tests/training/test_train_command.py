@@ -107,7 +107,8 @@ def test_two_processes_average_their_gradients_stay_alike_and_resume(config: Tra
     for key, value in first["straight"].items():
         assert torch.equal(value, first["resumed"][key]), key
     assert first["stopped"] == second["stopped"]
-    assert [steps for steps, _ in first["stopped"]] == [2, 4]
+    assert set(first["stopped"]["ends"]) == {"one", "two"}
+    assert 4 <= first["stopped"]["step"] < 24
 
     still = short.model_copy(update={"model": short.model.model_copy(update={"options": {"dropout": 0.0}})})
     alone = ShareByShare(still, path, tmp_path / "alone")
