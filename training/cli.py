@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -63,5 +63,15 @@ def main() -> None:
     try:
         app()
     except TrainingError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
-        sys.exit(2)
+        _fail(error)
+    except Exception as error:
+        from training.export.onnx import ExportError  # imports torch
+
+        if not isinstance(error, ExportError):
+            raise
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+    sys.exit(2)

@@ -43,6 +43,15 @@ class ModelConfig(Strict):
         """Checkpoints to start from; none: from the builder's weights."""
         return _paths(self.init)
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from training.models import MODELS  # imports torch
+
+        if name not in MODELS:
+            raise ValueError(f"{name!r} is unknown; allowed: {', '.join(sorted(MODELS))}")
+        return name
+
     @field_validator("init")
     @classmethod
     def _any(cls, init: Path | list[Path] | None) -> Path | list[Path] | None:
@@ -150,6 +159,12 @@ class StageConfig(Strict):
             raise ValueError("sources: weights must be 0 or more, and one of them positive")
         return self
 
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> StageConfig:
+        if 0 < self.steps <= self.warmup:
+            raise ValueError(f"warmup: {self.warmup} steps, the stage has {self.steps}; it must be less")
+        return self
+
 
 class ValidationConfig(Strict):
     """How the run is watched and which moment is kept."""
@@ -170,6 +185,20 @@ class ValidationConfig(Strict):
     )
     patience: int = Field(default=5, ge=1, description="validations of a stage without a rise that end it")
 
+    @field_validator("sets")
+    @classmethod
+    def _with_validation_part(cls, sets: dict[str, float]) -> dict[str, float]:
+        from training.data.dataset import EVALUATION_SETS, evaluation_splits  # they read their settings by this module
+
+        for name in sets:
+            if "val" not in evaluation_splits(name):
+                allowed = [known for known, splits in EVALUATION_SETS.items() if "val" in splits]
+                why = "has no validation part" if evaluation_splits(name) else "is unknown"
+                raise ValueError(f"{name!r} {why}; allowed: {', '.join(allowed)}, and sets that are added for training")
+        if any(weight < 0 for weight in sets.values()) or sum(sets.values()) <= 0:
+            raise ValueError("weights must be 0 or more, and one of them positive")
+        return sets
+
 
 class TrainConfig(Strict):
     """A training run."""
@@ -179,7 +208,7 @@ class TrainConfig(Strict):
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     stages: list[StageConfig] = Field(min_length=1)
-    validation: ValidationConfig = ValidationConfig()
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
     seed: int = Field(default=1, ge=0)
     threads: int = Field(
         default=1, ge=1, le=256, description="threads of the network's arithmetic; 1 is best on a shared machine"

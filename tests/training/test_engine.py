@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,31 @@ def test_a_stage_ends_when_recall_at_fixed_specificity_no_longer_rises(config: T
     assert run.summary()["steps"] == run.progress.step < run.summary()["configured_steps"]
 
 
+def test_what_stops_a_stage_also_says_which_moment_is_kept(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = [(0.5, 0.9), (0.7, 0.2), (0.7, 0.3), (0.6, 0.8)]  # recall at the specificity, criterion
+    watched = config.validation.model_copy(update={"stop_specificity": 0.9, "patience": 5})
+    for wanted, kept in ((watched, 7), (config.validation, 3)):
+        rows = iter(scripted)
+
+        def scripted_row(
+            self: Trainer, stage: StageConfig, rows: Iterator[tuple[float, float]] = rows
+        ) -> dict[str, Any]:
+            recall, criterion = next(rows)
+            row = {"step": self.progress.step, "stage": stage.name, "criterion": criterion}
+            watching = self.config.validation.stop_specificity is not None
+            return row | ({"recall_at_specificity": recall} if watching else {})
+
+        monkeypatch.setattr(Trainer, "_validate", scripted_row)
+        run = Trainer(config.model_copy(update={"validation": wanted}), Path("x.yaml"), tmp_path / str(kept))
+        run.run()
+        assert [row["step"] for row in run.progress.history] == [3, 4, 7, 8]
+        assert checkpoint.load(run.folder / "best.pt")["step"] == kept
+        assert run.summary()["best_step"] == kept
+        assert run.summary()["criterion"] == run.progress.best
+
+
 def test_stopping_needs_cracked_and_sound_tiles(config: TrainConfig, tmp_path: Path) -> None:
     only_cracks = config.validation.model_copy(update={"sets": {"omu-quay": 1.0}, "stop_specificity": 0.9})
     with pytest.raises(ConfigError, match="cracked and sound"):
@@ -246,6 +272,90 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig, tmp_path: P
         run.model.head.weight.fill_(math.nan)
     with pytest.raises(TrainingError, match="not finite at step 0 of stage first"):
         run.run()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_gradient_that_is_not_finite_moves_no_weight(config: TrainConfig, precision: str, tmp_path: Path) -> None:
+    short = config.model_copy(update={} if precision == "float32" else {precision: True})
+    run = Trainer(short, Path("x.yaml"), tmp_path)
+    run.model.head.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = {name: value.clone() for name, value in run.model.named_parameters()}
+    stage = config.stages[0]
+    batch = next(iter(run._batches(stage)))
+    if precision == "fp16":  # the scaler tries again with a smaller scale
+        scale = run._scaler.get_scale()
+        run._step(stage, batch)
+        assert run._scaler.get_scale() < scale
+    else:
+        with pytest.raises(TrainingError, match=r"x\.yaml: the gradient is not finite at step 0 of stage first"):
+            run._step(stage, batch)
+    assert all(torch.equal(value, before[name]) for name, value in run.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [({}, torch.float32), ({"bf16": True}, torch.bfloat16), ({"fp16": True}, torch.float16)],
+)
+def test_convolutions_compute_with_the_numbers_that_are_asked_for(
+    config: TrainConfig, changes: dict[str, bool], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    run = Trainer(config.model_copy(update=changes), Path("x.yaml"), tmp_path)
+    seen: list[torch.dtype] = []
+    convolution = next(module for module in run.model.modules() if isinstance(module, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda _module, _given, answer: seen.append(answer.dtype))
+    run._step(config.stages[0], next(iter(run._batches(config.stages[0]))))
+    assert seen == [dtype]
+
+
+def test_the_weights_that_are_kept_are_a_moving_average(config: TrainConfig, tmp_path: Path) -> None:
+    run = Trainer(config.model_copy(update={"ema_decay": 0.15}), Path("x.yaml"), tmp_path)
+    by_hand = {name: value.clone() for name, value in run.model.state_dict().items()}
+    stage = config.stages[0]
+    for step, (batch, decay) in enumerate(zip(run._batches(stage), (0.1, 0.15, 0.15), strict=False)):
+        run.progress.step = run.progress.step_in_stage = step
+        run._step(stage, batch)
+        for name, value in run.model.state_dict().items():
+            by_hand[name] = decay * by_hand[name] + (1 - decay) * value if value.is_floating_point() else value.clone()
+    found, model = run.average.state_dict(), run.model.state_dict()
+    for name, value in by_hand.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-7)
+    moving = [name for name in found if name.endswith(("running_mean", "running_var")) or name.startswith("head")]
+    assert sum(name.endswith("running_var") for name in moving) > 0
+    assert not any(torch.allclose(found[name], model[name], rtol=1e-4, atol=1e-7) for name in moving)
+
+
+def test_the_backbone_learns_at_its_share_of_the_rate(config: TrainConfig, tmp_path: Path) -> None:
+    run = Trainer(config.model_copy(update={"backbone_lr": 0.5}), Path("x.yaml"), tmp_path)
+    run.progress.step_in_stage = 2
+    run._set_rate(config.stages[0])
+    rates = {id(parameter): group["lr"] for group in run.optimiser.param_groups for parameter in group["params"]}
+    head = {id(parameter) for parameter in (*run.model.head.parameters(), *run.auxiliary.parameters())}
+    (full,) = {rates[key] for key in head}
+    (half,) = {rate for key, rate in rates.items() if key not in head}
+    assert half == pytest.approx(0.5 * full)
+
+
+def test_a_run_is_over_only_when_all_of_it_is_written(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoint.save
+
+    def killed(path: Path, content: dict[str, Any]) -> None:
+        if path.name == "final.pt":
+            raise Killed
+        save(path, content)
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(Killed):
+        Trainer(config, Path("x.yaml"), tmp_path).run()
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 8
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_model_is_not_taken_for_the_state_of_a_run(straight: Trainer, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes((straight.folder / "best.pt").read_bytes())
+    with pytest.raises(CheckpointError, match=r"last\.pt: not the state of a run"):
+        Trainer(straight.config, Path("x.yaml"), tmp_path).resume()
 
 
 def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(straight: Trainer) -> None:
@@ -430,6 +540,16 @@ def test_the_rate_warms_up_and_falls_and_follows_the_clock_if_minutes_run_out(
     assert rates[4] == pytest.approx(0.1)
 
 
+def test_the_rate_falls_along_half_a_cosine(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer(config, Path("x.yaml"), tmp_path)
+    stage = config.stages[0].model_copy(update={"steps": 100, "warmup": 10, "lr_end": 0.1})
+    # (1 + cos(pi x)) / 2 at a quarter, the half and three quarters
+    for step, fallen in ((25, 0.5 + math.sqrt(0.125)), (50, 0.5), (75, 0.5 - math.sqrt(0.125))):
+        trainer.progress.step_in_stage = step
+        trainer._set_rate(stage)
+        assert trainer._rate() == pytest.approx(stage.lr * (0.1 + 0.9 * fallen))
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     with pytest.raises(checkpoint.CheckpointError, match="no such checkpoint"):
@@ -451,6 +571,19 @@ def test_committed_configurations_are_valid(path: Path) -> None:
     assert load_config(path).stages
 
 
+VALID = """name: x
+model: {name: opnet}
+stages: [{name: a, px: 64, steps: 4, batch: 4, lr: 0.001, warmup: 3, sources: {uav75: 1}}]
+"""
+
+
+def test_a_stage_of_no_steps_and_a_warm_up_that_ends_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    for text in (VALID, VALID.replace("steps: 4", "steps: 0")):
+        path.write_text(text)
+        assert load_config(path).name == "x"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -458,6 +591,13 @@ def test_committed_configurations_are_valid(path: Path) -> None:
         ("name: x\nmodel: {name: opnet}\ncolour: red\nstages: []\n", "colour"),
         ("name: [\n", "not YAML"),
         ("", "the file"),
+        ("name: x\nmodel: {name: opnett}\nstages: []\n", r"model\.name: .*'opnett' is unknown; allowed: .*opnet-lse"),
+        (f"{VALID}validation: {{sets: {{nowhere: 1}}}}\n", r"validation\.sets: .*'nowhere' is unknown; allowed: metu"),
+        (f"{VALID}validation: {{sets: {{nha12d: 1}}}}\n", r"validation\.sets: .*'nha12d' has no validation part"),
+        (f"{VALID}validation: {{sets: {{}}}}\n", r"validation\.sets: .*one of them positive"),
+        (f"{VALID}validation: {{sets: {{uav75: 0}}}}\n", r"validation\.sets: .*one of them positive"),
+        (f"{VALID}validation: {{sets: {{uav75: 2, metu-ccic: -1}}}}\n", r"validation\.sets: .*0 or more"),
+        (VALID.replace("warmup: 3", "warmup: 4"), r"stages\.0: .*warmup: 4 steps, the stage has 4"),
     ],
 )
 def test_wrong_configurations_are_refused_with_file_and_key(text: str, said: str, tmp_path: Path) -> None:

@@ -195,10 +195,11 @@ def test_the_committed_configuration_states_the_defaults() -> None:
 
 
 def test_the_command_writes_numbers_figures_statement_and_page(
-    data_root: Path, cache: Path, splits: Path, tmp_path: Path
+    data_root: Path, cache: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training import cli
     from training.engine import checkpoint
+    from training.evaluation import commands
     from training.models import create
 
     torch.manual_seed(0)
@@ -229,6 +230,12 @@ def test_the_command_writes_numbers_figures_statement_and_page(
     assert page.count("data:image/svg+xml") == 4
     assert "What the figures support" in page
     assert (tmp_path / "out" / "curves-torch.csv").is_file()
+    with monkeypatch.context() as patched:
+        patched.setattr(commands, "_load", lambda *_: pytest.fail("tiles were read for a threshold that is none"))
+        for threshold in ("0", "1"):
+            done = CliRunner().invoke(cli.app, [*arguments, "--threshold-p", threshold], catch_exceptions=False)
+            assert done.exit_code == 2
+            assert "between 0 and 1" in done.output
     config.write_text("sets: [nonsense]\n")
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2

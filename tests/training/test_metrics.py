@@ -8,23 +8,35 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="needs the [training] extra")
 pytest.importorskip("sklearn", reason="needs the [training] extra")
 
+from scipy.stats import binom
 from sklearn import metrics as metrics_of
 
 from training.evaluation.calibration import balanced_weights, calibrate, fit, reliability
-from training.evaluation.metrics import auprc, auroc, bootstrap_by_group, clopper_pearson, f1, measure, rate, share
+from training.evaluation.metrics import (
+    SetMetrics,
+    auprc,
+    auroc,
+    bootstrap_by_group,
+    clopper_pearson,
+    f1,
+    measure,
+    rate,
+    share,
+)
 from training.evaluation.threshold import Scored
 
 
-def test_no_miss_in_2995_cracks_supports_999_per_mille() -> None:
-    low, high = clopper_pearson(2995, 2995)
-    assert high == 1.0
-    assert low >= 0.999
-    assert clopper_pearson(2994, 2994)[0] < 0.999
+@pytest.mark.parametrize("total", [1, 4, 30, 100])
+def test_an_interval_holds_every_rate_at_least_95_times_in_100(total: int) -> None:
+    ends = np.array([clopper_pearson(hits, total) for hits in range(total + 1)])
+    for true in np.linspace(0.001, 0.999, 333):
+        held = (ends[:, 0] <= true) & (true <= ends[:, 1])
+        assert binom.pmf(np.arange(total + 1), total, true)[held].sum() >= 0.95
 
 
-def test_12_misses_in_20000_support_999_per_mille_one_sided_and_13_do_not() -> None:
-    assert clopper_pearson(20000 - 12, 20000, confidence=0.90)[0] >= 0.999
-    assert clopper_pearson(20000 - 13, 20000, confidence=0.90)[0] < 0.999
+def test_all_hits_leave_a_two_sided_bound() -> None:
+    assert clopper_pearson(100, 100) == pytest.approx((0.9638, 1.0), abs=5e-5)
+    assert clopper_pearson(0, 100) == pytest.approx((0.0, 0.0362), abs=5e-5)
 
 
 def test_clopper_pearson_known_value() -> None:
@@ -96,6 +108,48 @@ def test_one_photograph_gives_no_interval() -> None:
     found = bootstrap_by_group(share(np.array([True, False]), np.array([True, True])), ["a", "a"])
     assert found.value == 0.5
     assert np.isnan(found.low)
+
+
+def in_photographs(right: list[float], photographs: int, tiles: int = 12) -> SetMetrics:
+    """Cracks of so many photographs, and sound tiles of ten others, of which every second is wholly wrong."""
+    labels = np.arange(2 * tiles) < tiles
+    logits = np.concatenate([np.resize(right, tiles), np.where(np.arange(tiles) % 2, 1.0, -1.0)])
+    groups = [f"c{i % photographs}" for i in range(tiles)] + [f"s{i % 10}" for i in range(tiles)]
+    return measure(logits, labels, groups, ["any"] * (2 * tiles), 0.0, resamples=100)
+
+
+def test_a_rate_of_nothing_but_hits_is_as_sure_as_its_photographs_allow() -> None:
+    found = in_photographs([2.0], 4).by_group["recall"]
+    assert found.as_list() == pytest.approx([1.0, 0.025 ** (1 / 4), 1.0])
+    assert (found.low, found.high) == pytest.approx(clopper_pearson(4, 4))
+    none = in_photographs([-2.0], 4).by_group["recall"]
+    assert none.as_list() == pytest.approx([0.0, 0.0, 1 - 0.025 ** (1 / 4)])
+    # wrong in every photograph alike: nothing varies either
+    alike = in_photographs([2.0, 2.0, 2.0, 2.0, -2.0, -2.0, -2.0, -2.0], 4, 8).by_group["recall"]
+    assert alike.low == 0.0
+    assert alike.high == pytest.approx(1.0)
+
+
+def test_two_classes_that_never_mix_are_as_sure_as_the_photographs_of_the_rarer_allow() -> None:
+    labels = np.arange(24) < 4
+    found = measure(np.where(labels, 1.0, -1.0), labels, [str(i) for i in range(24)], ["any"] * 24, 0.0, resamples=50)
+    for key in ("auroc", "auprc", "f1"):
+        assert found.by_group[key].as_list() == pytest.approx([1.0, 0.025 ** (1 / 4), 1.0]), key
+    assert found.by_group["accuracy"].low == pytest.approx(0.025 ** (1 / 24))
+
+
+def test_a_class_of_one_photograph_has_no_interval_whatever_the_other_has() -> None:
+    found = in_photographs([2.0, -2.0], 1).by_group
+    assert found["recall"].value == 0.5
+    assert np.isnan([found["recall"].low, found["auroc"].low]).all()
+    assert found["specificity"].low < found["specificity"].high
+
+
+def test_a_difference_that_is_nowhere_has_an_interval_on_both_sides() -> None:
+    groups = [str(i) for i in range(4)]
+    found = bootstrap_by_group(lambda _weights: 0.0, groups, bounds=(-1.0, 1.0), resamples=10)
+    unseen = 1 - 0.025 ** (1 / 4)
+    assert found.as_list() == pytest.approx([0.0, -unseen, unseen])
 
 
 def test_measure_counts_by_hand() -> None:

@@ -182,9 +182,13 @@ def test_every_set_weighs_the_same_and_photographs_are_drawn() -> None:
     many, few = np.ones(90), np.zeros(10)
     groups = [np.array([str(i % 9) for i in range(90)]), np.array([str(i % 5) for i in range(10)])]
     found = mean_over_sets([many, few], groups, resamples=100, seed=0)
-    assert found.value == 0.5
     # nothing varied, so the rule of three over 14 photographs is all that is known
-    assert found.high - found.value == pytest.approx(1 - 0.05 ** (1 / 14))
+    unseen = 1 - 0.025 ** (1 / 14)
+    assert found.as_list() == pytest.approx([0.5, 0.5 - unseen, 0.5 + unseen])
+    all_right = mean_over_sets([many, np.ones(10)], groups, resamples=100, seed=0)
+    assert all_right.as_list() == pytest.approx([1.0, 1 - unseen, 1.0])
+    nothing_fell = mean_over_sets([0 * many, few], groups, bounds=(-1.0, 1.0), resamples=100, seed=0)
+    assert nothing_fell.as_list() == pytest.approx([0.0, -unseen, unseen])
     mixed = mean_over_sets([(np.arange(90) % 9 < 4).astype(float)], groups[:1], resamples=2000, seed=0)
     # 9 photographs, each wholly right or wrong: the deviation of the mean is sqrt(p q / 9)
     assert mixed.high - mixed.low == pytest.approx(2 * 1.96 * np.sqrt(4 / 9 * 5 / 9 / 9), rel=0.15)

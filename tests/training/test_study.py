@@ -356,6 +356,27 @@ def test_a_killed_study_goes_on_within_its_run_and_ends_with_the_same_weights(
     assert not (study.run_folder(config) / "last.pt").exists()
 
 
+def test_weights_without_a_readable_summary_are_trained_again(here: dict[str, str], tmp_path: Path) -> None:
+    study = Study(made(data=here, budget={"steps": 2}, validation=["metu-ccic"]), tmp_path)
+    run = planned(study.settings)[0]
+    first = study.carry_out(run)
+    config = study.config(run)
+    assert config is not None
+    folder = study.run_folder(config)
+    (judged,) = folder.glob("judged-*.json")
+    for damage in ('{"steps": ', "[]", None):
+        judged.unlink()
+        assert study.state(run) == "trained"
+        if damage is None:
+            (folder / "summary.json").unlink()
+        else:
+            (folder / "summary.json").write_text(damage)
+        assert study.state(run) == "new"
+        again = study.carry_out(run)
+        assert np.array_equal(again.scored[0].logits, first.scored[0].logits)
+        assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+
+
 def test_minutes_become_steps_once_and_stay_so(here: dict[str, str], tmp_path: Path) -> None:
     settings = made(data=here, budget={"minutes": 0.001}, validation=["metu-ccic"])
     study = Study(settings, tmp_path)

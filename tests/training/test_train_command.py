@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from tests.training.conftest import REPOSITORY
 from tests.training.test_engine import small_config
+from training import cli
 from training.config import ConfigError, TrainConfig
 from training.engine import checkpoint
 from training.engine.distributed import World
 from training.engine.losses import cell_loss, cell_targets, tile_loss
+from training.engine.memory import SETTINGS
 from training.engine.train import Trainer
 from training.engine.watching import Moment, lines, watching
+from training.errors import TrainingError
 
 pytestmark = pytest.mark.training
 
@@ -53,7 +57,8 @@ def write_config(config: TrainConfig, path: Path) -> Path:
 
 
 def shortened(config: TrainConfig, steps: int, **changes: object) -> TrainConfig:
-    return config.model_copy(update={"stages": [config.stages[0].model_copy(update={"steps": steps})], **changes})
+    stage = config.stages[0].model_copy(update={"steps": steps, "warmup": 1})
+    return config.model_copy(update={"stages": [stage], **changes})
 
 
 @pytest.fixture
@@ -101,6 +106,9 @@ def test_two_processes_average_their_gradients_stay_alike_and_resume(config: Tra
             assert torch.equal(value, second[name][key]), (name, key)
     for key, value in first["straight"].items():
         assert torch.equal(value, first["resumed"][key]), key
+    assert first["stopped"] == second["stopped"]
+    assert set(first["stopped"]["ends"]) == {"one", "two"}
+    assert 4 <= first["stopped"]["step"] < 24
 
     still = short.model_copy(update={"model": short.model.model_copy(update={"options": {"dropout": 0.0}})})
     alone = ShareByShare(still, path, tmp_path / "alone")
@@ -135,6 +143,88 @@ def test_shares_are_the_batch_and_uneven_ones_are_refused() -> None:
     assert torch.equal(shares[1]["tiles"], batch["tiles"][[1, 4]])
     with pytest.raises(ConfigError, match="batch 6 cannot be shared by 4"):
         World(0, 4).require_divisible({"first": 6})
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line, as `crack-training ...` runs it; returns the exit code."""
+    for key, value in SETTINGS.items():  # else the command starts the process anew, and the tests end
+        monkeypatch.setenv(key, value)
+
+    def main(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["crack-training", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return main
+
+
+def test_a_run_is_not_overwritten_unless_it_is_asked_for(
+    config: TrainConfig,
+    tmp_path: Path,
+    in_this_process: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, folder = write_config(shortened(config, 2), tmp_path / "run.yaml"), tmp_path / "small"
+    command = ("train", path, "--runs", tmp_path)
+    assert in_this_process(*command) == 0
+    before = {file.name: file.read_bytes() for file in folder.glob("*.pt")}
+    assert set(before) == {"last.pt", "best.pt", "final.pt"}
+    for left in ("last.pt", "best.pt"):
+        capsys.readouterr()
+        assert in_this_process(*command) == 2
+        said = capsys.readouterr().out
+        assert f"{left}: a run is here, at step 2; --resume" in said
+        assert "--anew" in said
+        assert (folder / left).read_bytes() == before[left]
+        (folder / left).unlink()
+    assert in_this_process(*command, "--resume", "--anew") == 2
+
+    there: list[str] = []
+
+    def look(trainer: Trainer) -> None:
+        there.extend(file.name for file in trainer.folder.iterdir())
+        raise TrainingError("seen")
+
+    monkeypatch.setattr(Trainer, "run", look)
+    assert in_this_process(*command, "--anew") == 2
+    assert {"history.csv", "curves.svg"} <= set(there)
+    assert not {"last.pt", "best.pt", "final.pt", "summary.json"} & set(there)
+
+
+def test_what_the_configuration_cannot_mean_is_one_line(
+    config: TrainConfig, tmp_path: Path, in_this_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = config.model.model_copy(update={"options": {"width": "wide"}})
+    path = write_config(config.model_copy(update={"model": wide}), tmp_path / "wide.yaml")
+    assert in_this_process("train", path, "--runs", tmp_path) == 2
+    assert "wide.yaml: model.options: model 'opnet'" in capsys.readouterr().out
+    path = write_config(config, tmp_path / "run.yaml")
+    assert in_this_process("train", path, "--runs", path) == 2
+    assert "run.yaml/small: the folder of the run cannot be made (" in capsys.readouterr().out
+
+
+def test_folders_that_are_no_bundles_are_one_line(
+    data_root: Path,
+    cache: Path,
+    splits: Path,
+    tmp_path: Path,
+    in_this_process: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert in_this_process("robustness", tmp_path) == 2
+    assert "manifest.json" in capsys.readouterr().out
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text("{}")
+    places = {"root": str(data_root), "cache": str(cache), "splits": str(splits)}
+    rows = [{"label": "bad", "model": str(bundle)}]
+    settings = tmp_path / "cross.yaml"
+    settings.write_text(yaml.safe_dump({"data": places, "sets": ["uav75"], "limit": 10, "rows": rows}))
+    assert in_this_process("cross", "--config", settings, "--out", tmp_path / "out") == 2
+    assert "manifest.json" in capsys.readouterr().out
 
 
 def test_an_unknown_device_is_a_usage_error(config: TrainConfig, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.engine.stopping import COLUMN
+from training.engine.stopping import COLUMN, merit
 from training.figures import COLOURS, figure
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _draw_result(axes: Axes, history: list[dict[str, Any]]) -> None:
         if rows:
             axes.plot([row["step"] for row in rows], [row[key] for row in rows], marker=".", label=label)
     if history:
-        best = max(history, key=lambda row: float(row["criterion"]))
+        best = max(history, key=merit)
         axes.plot(best["step"], best["criterion"], "o", mfc="none", color=COLOURS[1], markersize=9, label="kept")
         axes.legend()
 

@@ -1,9 +1,10 @@
-"""When is more training useless? When recall at a fixed specificity no longer rises."""
+"""When is more training useless, and which moment is kept? Recall at a fixed specificity says both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,15 @@ def recall_at_specificity(logits: NDArray[np.float64], labels: NDArray[np.bool_]
         return 1.0
     threshold = sound[len(sound) - 1 - false_alarms]
     return float((cracked > threshold).mean())
+
+
+def merit(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return by what a validation's moment is kept, the larger the better: what stops a stage, then the criterion.
+
+    Args:
+        row: of the history; without `COLUMN` the criterion alone counts.
+    """
+    return float(row.get(COLUMN, 0.0)), float(row["criterion"])
 
 
 def has_stalled(values: Sequence[float], patience: int) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -38,7 +39,7 @@ from training.engine.losses import (
     tile_loss,
 )
 from training.engine.meter import Losses, Meter
-from training.engine.stopping import COLUMN, has_stalled
+from training.engine.stopping import COLUMN, has_stalled, merit
 from training.engine.teacher import Teachers
 from training.engine.validation import criterion, stopping_row, validate
 from training.engine.watching import SILENT, Moment, Watcher
@@ -62,7 +63,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     seconds_in_stage: float = 0.0
-    best: float = -math.inf
+    best: float = -math.inf  # criterion of the moment that is kept
     history: list[dict[str, Any]] = field(default_factory=list)
     trace: list[list[float]] = field(default_factory=list)
 
@@ -131,11 +132,11 @@ class Trainer:
         self._world.require_divisible({stage.name: stage.batch for stage in config.stages})
         self.device = choose_device(config.device, self._world.local_rank)
         if self._world.first:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
-        model = create(config.model.name, **config.model.options)
+        model = self._create()
         if config.model.starts:
             model.start_from(checkpoint.average_state(config.model.starts))
         # the new head is drawn before anything moves to a GPU: the same weights everywhere
@@ -161,6 +162,13 @@ class Trainer:
             self._restore_norms()
         self._last_saved = time.monotonic()
         self._board: SummaryWriter | None = None
+
+    def _create(self) -> CellClassifier:
+        wanted = self.config.model
+        try:
+            return create(wanted.name, **wanted.options)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"{self._config_path}: model.options: {error}") from error
 
     def _make_learner(self) -> nn.Module:
         loss = self.config.loss
@@ -225,8 +233,9 @@ class Trainer:
             self.progress.seconds_in_stage = 0.0
             self._save_last()
         if self._world.first:
+            # final.pt says that a run is over, so it is the last to be there
+            _write_json(self.folder / "summary.json", self.summary())
             checkpoint.save(self.folder / "final.pt", self._exportable())
-            (self.folder / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
         if self._board is not None:
             self._board.close()
 
@@ -298,7 +307,10 @@ class Trainer:
         self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]  # torch's own annotation lacks it
         self._scaler.unscale_(self.optimiser)
         trained = [*self.model.parameters(), *self.auxiliary.parameters()]
-        nn.utils.clip_grad_norm_(trained, self.config.grad_clip)
+        norm = nn.utils.clip_grad_norm_(trained, self.config.grad_clip)
+        # with float16 the scaler leaves out such a step, and scales less
+        if not self._scaler.is_enabled() and not math.isfinite(norm):
+            raise self._not_finite("gradient", stage)
         self._scaler.step(self.optimiser)
         self._scaler.update()
         self._world.mean(buffer for buffer in self.model.buffers() if buffer.is_floating_point())
@@ -306,11 +318,14 @@ class Trainer:
         # reading the numbers waits for a GPU to finish the step, so that its time is the step's
         measured = Losses(*(float(loss.detach()) for loss in losses))
         if not math.isfinite(sum(measured)):
-            raise TrainingError(
-                f"{self._config_path}: the loss is not finite at step {self.progress.step} of stage {stage.name}; "
-                "lower its lr or grad_clip"
-            )
+            raise self._not_finite("loss", stage)
         return measured
+
+    def _not_finite(self, what: str, stage: StageConfig) -> TrainingError:
+        return TrainingError(
+            f"{self._config_path}: the {what} is not finite at step {self.progress.step} of stage {stage.name}; "
+            "lower its lr or grad_clip"
+        )
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Return what is minimised and its parts: tiles, cells, teacher."""
@@ -446,9 +461,9 @@ class Trainer:
         # every process goes on with the row of process 0: it may end the stage
         row: dict[str, Any] = self._world.from_first(self._validate(stage) if self._world.first else None)
         traced_to = self.progress.history[-1]["step"] if self.progress.history else 0
+        better = all(merit(row) > merit(earlier) for earlier in self.progress.history)
         self.progress.history.append(row)
         self._since = Meter()
-        better = row["criterion"] > self.progress.best
         if better:
             self.progress.best = row["criterion"]
         if not self._world.first:
@@ -495,7 +510,7 @@ class Trainer:
 
     def summary(self) -> dict[str, Any]:
         """Return what a run came to: steps, hours, speed, the best moment, and where it was computed."""
-        best = max(self.progress.history, key=lambda row: float(row["criterion"]), default=None)
+        best = max(self.progress.history, key=merit, default=None)
         measured = self._total.row()
         return {
             "name": self.config.name,
@@ -554,13 +569,14 @@ class Trainer:
         """Go on from `last.pt`, with the same batches, rates and random numbers as if never stopped.
 
         Raises:
-            CheckpointError: there is none, or it was written with another configuration, another teacher, or by
-                another number of processes.
+            CheckpointError: there is none, it is not the state of a run, or it was written with another configuration,
+                another teacher, or by another number of processes.
         """
         path = self.folder / "last.pt"
         content = checkpoint.load(path)
-        # as text: the order of the sources decides the batches too
-        if TrainConfig.model_validate(content["config"]).model_dump_json() != self.config.model_dump_json():
+        if not content.keys() >= {"auxiliary", "average", "optimiser", "progress"}:
+            raise CheckpointError(f"{path}: not the state of a run but a model; best.pt and final.pt cannot be resumed")
+        if _text(content["config"]) != self.config.model_dump_json():
             raise CheckpointError(f"{path}: written with another configuration; start anew")
         # files from before there were GPUs and several processes hold the state of one generator
         states = content.get("random") or [{"cpu": content["torch_rng"], "cuda": None}]
@@ -579,6 +595,50 @@ class Trainer:
         meters = content.get("meters", {})
         self._since, self._total = (Meter(meters[key]) if key in meters else Meter() for key in ("since", "total"))
         set_random_state(states[self._world.rank], self.device)
+
+
+def refuse_to_overwrite(folder: Path) -> None:
+    """Refuse to begin a run where one stands.
+
+    Raises:
+        CheckpointError: the folder holds checkpoints; the message says of which step.
+    """
+    for name in ("last.pt", "best.pt", "final.pt"):
+        path = folder / name
+        if path.exists():
+            raise CheckpointError(
+                f"{path}: a run is here, {_standing(path)}; --resume goes on with it, --anew deletes it and starts over"
+            )
+
+
+def delete_run(folder: Path) -> None:
+    """Delete what tells where a run stands and what came of it, as far as it is there."""
+    for name in ("last.pt", "best.pt", "final.pt", "summary.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _standing(path: Path) -> str:
+    try:
+        content = checkpoint.load(path)
+    except CheckpointError:
+        return "at a step that cannot be read"
+    step = content["progress"]["step"] if "progress" in content else content.get("step", "unknown")
+    return f"at step {step}"
+
+
+def _text(config: dict[str, Any]) -> str | None:
+    """Return a configuration as text, as the order of the sources decides the batches too; None: no longer valid."""
+    try:
+        return TrainConfig.model_validate(config).model_dump_json()
+    except ValidationError:
+        return None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the folder of the run cannot be made ({error.strerror or error})") from error
 
 
 def _quiet_worker(_: int) -> None:
@@ -604,6 +664,13 @@ def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> 
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    temporary.replace(path)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file; a kill in the middle leaves the old one."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

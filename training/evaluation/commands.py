@@ -49,13 +49,15 @@ def evaluate_command(
     import torch
 
     from training.errors import TrainingError
-    from training.evaluation.evaluate import identity, keep_freed_memory, open_subjects, parse_sets, role_of
+    from training.evaluation.evaluate import identity, keep_freed_memory, logit_of, open_subjects, parse_sets, role_of
     from training.evaluation.evaluate_report import write_evaluation
     from training.evaluation.settings import EvaluateSettings, overridden
     from training.evaluation.threshold import ThresholdError
     from training.export.onnx import ExportError
 
     try:
+        if threshold_p is not None:
+            logit_of(threshold_p)  # refuses 0 and 1 before all is scored
         settings = overridden(
             read_settings(config, EvaluateSettings),
             data={"root": data, "cache": cache, "splits": splits},

@@ -28,6 +28,7 @@ from training.page import Picture, Section, Table, markdown_table, write_page
 
 MEASURES: Final = ("auroc", "recall", "specificity")
 _EVEN: Final = 0.9
+_MOST_WARMUP: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def row_config(label: str, shares: Mapping[str, float], settings: TrainRowsSetti
                 steps=settings.steps,
                 batch=settings.batch,
                 lr=settings.lr,
+                warmup=min(_MOST_WARMUP, settings.steps // 2),
                 preset=settings.preset,
                 sources=dict(shares),
                 max_minutes=settings.minutes,

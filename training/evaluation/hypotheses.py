@@ -19,7 +19,7 @@ import numpy.typing as npt
 from training.data.dataset import EvaluationSet
 from training.data.sources import CRACK
 from training.data.tiles import touched_blocks
-from training.evaluation.metrics import RESAMPLES, Estimate, auroc, bootstrap_by_group
+from training.evaluation.metrics import RESAMPLES, Estimate, auroc, bootstrap_by_group, photographs_of
 from training.evaluation.threshold import Scored
 from training.figures import figure
 
@@ -204,7 +204,13 @@ def put_to_test(
     groups = [tiles.groups[i] for i in where]
     enough = min(int(wrong.sum()), int((~wrong).sum())) >= MIN_ERRORS
     effect = (
-        bootstrap_by_group(lambda weights: auroc(values, wrong, weights), groups, resamples=resamples, seed=seed)
+        bootstrap_by_group(
+            lambda weights: auroc(values, wrong, weights),
+            groups,
+            photographs=min(photographs_of(groups, wrong), photographs_of(groups, ~wrong)),
+            resamples=resamples,
+            seed=seed,
+        )
         if enough
         else Estimate(float("nan"), float("nan"), float("nan"))
     )

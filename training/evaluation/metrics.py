@@ -1,7 +1,8 @@
 """How often is the model right, and within what bounds is that known?
 
 Two kinds of interval stand side by side. Clopper-Pearson treats every tile as independent; the bootstrap by group
-resamples photographs, because tiles of one photograph succeed or fail together. The wider one is the honest one.
+resamples photographs, because tiles of one photograph succeed or fail together. The wider one is the honest one. All
+are two-sided; what a count supports from one side is said by `training.evaluation.statement`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy.stats import beta
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+_ROUNDING = 1e-9
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -45,13 +47,13 @@ class Rate(Estimate):
 def clopper_pearson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934).
 
-    Where nothing or everything was hit, the bound is one-sided: with 0 misses in 2,995 the recall is at least 99.9 % at
-    95 %.
+    Always two-sided, also where nothing or everything was hit: 100 of 100 gives 0.9638 to 1. An interval that changed
+    to one side there would hold the rate less often than `confidence` says.
 
     Args:
         hits: successes, 0 to `total`.
         total: trials; with 0 the interval is (0, 1).
-        confidence: coverage.
+        confidence: least coverage.
 
     Raises:
         ValueError: if `hits` is not between 0 and `total`.
@@ -60,8 +62,7 @@ def clopper_pearson(hits: int, total: int, confidence: float = CONFIDENCE) -> tu
         raise ValueError(f"hits must be from 0 to total: {hits} of {total}")
     if total == 0:
         return 0.0, 1.0
-    one_sided = hits in {0, total}
-    tail = 1 - confidence if one_sided else (1 - confidence) / 2
+    tail = (1 - confidence) / 2
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, total - hits + 1))
     high = 1.0 if hits == total else float(beta.ppf(1 - tail, hits + 1, total - hits))
     return low, high
@@ -73,30 +74,63 @@ def rate(hits: int, total: int) -> Rate:
     return Rate(hits / total if total else float("nan"), low, high, hits, total)
 
 
+def without_spread(
+    value: float, photographs: int, bounds: tuple[float, float] = (0.0, 1.0), confidence: float = CONFIDENCE
+) -> Estimate:
+    """The interval of a figure that is the same in every photograph, so that a bootstrap cannot tell how sure it is.
+
+    The rule of three, exact and two-sided: a kind of photograph of which none was seen among G has a share of at most
+    `1 - ((1 - confidence) / 2)^(1/G)` (of 4: 60 %, of 10: 31 %), and can move the figure by no more than that. Where
+    all are right or none is, these are the ends of `clopper_pearson` over the photographs.
+
+    Args:
+        value: the figure.
+        photographs: G, how many it comes from, 1 or more.
+        bounds: least and largest possible value.
+        confidence: least coverage.
+    """
+    _, unseen = clopper_pearson(0, photographs, confidence)
+    low, high = max(bounds[0], value - unseen), min(bounds[1], value + unseen)
+    return Estimate(value, min(value, low), max(value, high))
+
+
+def photographs_of(groups: Sequence[str], of: Bools) -> int:
+    """How many photographs the tiles `of` come from."""
+    return len(np.unique(np.asarray(groups, dtype=str)[of]))
+
+
 def bootstrap_by_group(
     statistic: Callable[[Floats], float],
     groups: Sequence[str],
     *,
+    photographs: int | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Estimate:
     """Percentile bootstrap that draws whole groups with replacement (Field and Welsh, JRSS B 69, 2007).
 
+    Where all draws give the same, as with a recall of 100 %, the interval is that of `without_spread`.
+
     Args:
         statistic: of the weights of all tiles (how often each was drawn; float64 [N]); draws for which it is NaN are
             left out.
         groups: photograph or twin group of each tile, length N.
+        photographs: how many of the groups the statistic rests on: those of its class, for AUROC those of the class
+            that has fewer; None: all.
+        bounds: least and largest possible value of the statistic.
         resamples: number of draws.
         confidence: coverage.
         seed: the same seed gives the same interval.
 
     Returns:
-        The statistic with all weights 1, and the interval; the interval is (NaN, NaN) with fewer than two groups.
+        The statistic with all weights 1, and the interval; the interval is (NaN, NaN) with fewer than two photographs.
     """
     value = statistic(np.ones(len(groups)))
     names, membership = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    if len(names) < 2:
+    photographs = len(names) if photographs is None else photographs
+    if photographs < 2:
         return Estimate(value, float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     drawn = []
@@ -107,6 +141,8 @@ def bootstrap_by_group(
             drawn.append(result)
     if not drawn:
         return Estimate(value, float("nan"), float("nan"))
+    if np.ptp(drawn) < _ROUNDING:
+        return without_spread(value, photographs, bounds, confidence)
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Estimate(value, float(low), float(high))
@@ -231,16 +267,20 @@ def measure(
         del parts["accuracy"]
     statistics: dict[str, Callable[[Floats], float]] = {}
     by_tile: dict[str, Rate] = {}
+    photographs: dict[str, int] = {}
     for key, of in parts.items():
         if of.any():
             by_tile[key] = rate(int((right & of).sum()), int(of.sum()))
             statistics[key] = share(right, of)
+            photographs[key] = photographs_of(groups, of)
     if "accuracy" in by_tile:
+        fewer = min(photographs["recall"], photographs["specificity"])
+        photographs |= dict.fromkeys(("f1", "auroc", "auprc"), fewer)
         statistics["f1"] = f1(verdicts, labels)
         statistics["auroc"] = lambda weights: auroc(scores, labels, weights)
         statistics["auprc"] = lambda weights: auprc(scores, labels, weights)
     by_group = {
-        key: bootstrap_by_group(statistic, groups, resamples=resamples, seed=seed)
+        key: bootstrap_by_group(statistic, groups, photographs=photographs[key], resamples=resamples, seed=seed)
         for key, statistic in statistics.items()
     }
     kind_of = np.asarray(kinds, dtype=str)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from training.evaluation.disturb import DISTURBANCES, Disturbance, Subjects
 from training.evaluation.evaluate import Scorer
-from training.evaluation.metrics import Estimate, Rate, rate
+from training.evaluation.metrics import Estimate, Rate, rate, without_spread
 from training.evaluation.picture_quality import measure
 from training.evaluation.threshold import Scored
 from training.progress import Step
@@ -254,7 +254,7 @@ def _level(
             lost.append(old.right[of].astype(np.float64) - new.right[of])
         if groups:
             rates[kind] = mean_over_sets(good, groups, resamples=resamples, seed=seed)
-            falls[kind] = mean_over_sets(lost, groups, resamples=resamples, seed=seed)
+            falls[kind] = mean_over_sets(lost, groups, bounds=(-1.0, 1.0), resamples=resamples, seed=seed)
     return Level(
         level=value,
         by_set=by_set,
@@ -273,20 +273,26 @@ def _at(level: Level, value: float) -> Level:
 
 
 def mean_over_sets(
-    values: Sequence[Floats], groups: Sequence[npt.NDArray[np.str_]], *, resamples: int, seed: int
+    values: Sequence[Floats],
+    groups: Sequence[npt.NDArray[np.str_]],
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    resamples: int,
+    seed: int,
 ) -> Estimate:
     """Mean over sets of the mean over tiles, with a bootstrap that draws photographs within each set.
 
     Args:
         values: for each set one value a tile (1 right and 0 wrong, or a difference of those).
         groups: photograph of each tile.
+        bounds: least and largest possible value of a tile.
         resamples: number of draws.
         seed: of the draws.
 
     Returns:
-        The mean and its 95 % interval. Where no tile differs from the others the bootstrap has no width; then the ends
-        are widened by the rule of three over the photographs: in G of them an event of rate above `1 - 0.05^(1/G)`
-        would have been seen. The interval is NaN if a set has fewer than two photographs.
+        The mean and its 95 % interval. Where no tile of a set differs from its others the bootstrap has no width; then
+        it is that of `training.evaluation.metrics.without_spread` over all photographs. NaN if a set has fewer than
+        two.
     """
     value = float(np.mean([part.mean() for part in values]))
     draws, drawable, photographs = np.zeros(resamples), resamples > 0, 0
@@ -300,10 +306,9 @@ def mean_over_sets(
         draws += (times @ sums) / (times @ counts)
     if not drawable:
         return Estimate(value, float("nan"), float("nan"))
-    low, high = (float(end) for end in np.percentile(draws / len(values), [2.5, 97.5]))
     if all(np.ptp(part) == 0 for part in values):
-        unseen = 1 - 0.05 ** (1 / photographs)
-        low, high = low - unseen, high + unseen
+        return without_spread(value, photographs, bounds)
+    low, high = (float(end) for end in np.percentile(draws / len(values), [2.5, 97.5]))
     return Estimate(value, low, high)
 
 

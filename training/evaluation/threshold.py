@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from training.errors import TrainingError
+
 SLACK = 0.02
 """Difference of shares below which two thresholds count as equally good: less than any of the sets can tell."""
 
 
-class ThresholdError(ValueError):
+class ThresholdError(TrainingError, ValueError):
     """No threshold can be chosen; the message says why."""
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Estimate, auroc, bootstrap_by_group, clopper_pearson, share
+from training.evaluation.metrics import Estimate, auroc, bootstrap_by_group, clopper_pearson, photographs_of, share
 from training.evaluation.threshold import Scored
 from training.figures import COLOURS, figure
 from training.page import Picture, Section, Table, render_markdown, write_page
@@ -139,7 +139,8 @@ def measure_cell(
     def mean(weights: NDArray[np.float64]) -> float:
         return float(np.mean([function(weights) for function in known.values()]))
 
-    estimate = bootstrap_by_group(mean, first.groups, resamples=resamples)
+    photographs = min(photographs_of(first.groups, of) for of in _rests_on(first, measure))
+    estimate = bootstrap_by_group(mean, first.groups, photographs=photographs, resamples=resamples)
     by_tile = None
     if measure != "auroc":
         total = int((first.labels if measure == "recall" else ~first.labels).sum())
@@ -151,8 +152,14 @@ def measure_cell(
         by_tile,
         None if math.isnan(estimate.low) else (estimate.low, estimate.high),
         values,
-        None if base is None else _difference(known, base, measure, first.groups, resamples),
+        None if base is None else _difference(known, base, measure, first.groups, photographs, resamples),
     )
+
+
+def _rests_on(item: Scored, measure: Measure) -> list[NDArray[np.bool_]]:
+    """Return which tiles a measure is taken of, for each class that it needs."""
+    labels = np.asarray(item.labels, dtype=np.bool_)
+    return {"recall": [labels], "specificity": [~labels], "auroc": [labels, ~labels]}[measure]
 
 
 def _difference(
@@ -160,6 +167,7 @@ def _difference(
     base: dict[int, Scored],
     measure: Measure,
     groups: Sequence[str],
+    photographs: int,
     resamples: int,
 ) -> Estimate | None:
     """Return the mean difference over the seeds that both have, on the same photographs in every draw."""
@@ -174,7 +182,7 @@ def _difference(
     def difference(weights: NDArray[np.float64]) -> float:
         return float(np.mean([one(weights) - other(weights) for one, other in pairs]))
 
-    return bootstrap_by_group(difference, groups, resamples=resamples)
+    return bootstrap_by_group(difference, groups, photographs=photographs, bounds=(-1.0, 1.0), resamples=resamples)
 
 
 def point_results(settings: StudySettings, outcomes: Sequence[Outcome]) -> dict[Point, PointResult]:

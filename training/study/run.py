@@ -247,7 +247,7 @@ class Study:
         folder = self.run_folder(config)
         if self._judgement(run, config).is_file():
             return "done"
-        if (folder / "final.pt").is_file():
+        if _summary(folder) is not None:
             return "trained"
         return "begun" if (folder / "last.pt").is_file() else "new"
 
@@ -261,8 +261,8 @@ class Study:
         if found is not None:
             return found
         folder = self.run_folder(config)
-        final = folder / "final.pt"
-        if not final.is_file():
+        summary = _summary(folder)
+        if summary is None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "config.yaml"
             path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
@@ -270,9 +270,9 @@ class Study:
             if (folder / "last.pt").is_file():
                 trainer.resume()
             trainer.run()
+            summary = trainer.summary()
         torch.set_num_threads(self.settings.threads)
-        scored = self._judge(final, judged_px(self.settings, run.point))
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        scored = self._judge(folder / "final.pt", judged_px(self.settings, run.point))
         write_json(
             self._judgement(run, config),
             {
@@ -340,6 +340,17 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """Return what a run that is over came to; None: it is not over, or what it left cannot be read."""
+    if not (folder / "final.pt").is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("steps", "tiles_per_s")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _scored_content(item: Scored) -> dict[str, Any]:
