@@ -36,15 +36,6 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_help_needs_no_torch() -> None:
-    script = (
-        "import sys; from training import cli; sys.argv = ['crack-training', '--help']\n"
-        "try: cli.main()\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False, timeout=60).returncode == 0
-
-
 def test_the_allocator_is_set_before_the_process_starts_over() -> None:
     script = (
         "import os, sys; from training.engine import memory; sys.platform = 'linux';"

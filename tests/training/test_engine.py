@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig, tmp_path: P
 def test_a_gradient_that_is_not_finite_moves_no_weight(config: TrainConfig, precision: str, tmp_path: Path) -> None:
     short = config.model_copy(update={} if precision == "float32" else {precision: True})
     run = Trainer(short, Path("x.yaml"), tmp_path)
-    run.model.head.weight.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
+    run.model.head.weight.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]  # torch lacks it
     before = {name: value.clone() for name, value in run.model.named_parameters()}
     stage = config.stages[0]
     batch = next(iter(run._batches(stage)))
