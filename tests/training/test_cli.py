@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,13 +21,20 @@ def crack_training(*arguments: str | Path, **environment: str) -> subprocess.Com
     )
 
 
-def test_split_writes_a_file_for_each_source(data_root: Path, cache: Path, tmp_path: Path) -> None:
-    done = crack_training("split", "--root", data_root, "--out", tmp_path, "--cache", cache)
+def test_split_writes_a_file_for_each_source_and_draws_the_shares(data_root: Path, tmp_path: Path) -> None:
+    out, results = tmp_path / "out", tmp_path / "results"
+    done = crack_training("split", "--root", data_root, "--out", out, "--results", results)
     assert done.returncode == 0, done.stderr
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in out.iterdir()}
     assert names == {
         "metu-ccic.csv", "uav75.csv", "omu-quay.csv", "uavcrack.csv", "not-concrete.csv", "INDEX.sha256",
     }  # fmt: skip
+    shares = {(row["source"], row["label"]): row for row in json.loads((results / "shares.json").read_text())}
+    assert shares["uav75", "mask"] == {"source": "uav75", "label": "mask", "train": 3, "val": 2, "test": 0}
+    assert sum(shares["metu-ccic", "crack"][part] for part in ("train", "val", "test")) == 21
+    assert "<svg" in (results / "shares.svg").read_text()
+    assert "metu-ccic" in (results / "shares.html").read_text()
+    assert "metu-ccic: searching twins" in done.stdout
 
 
 def test_errors_are_one_line_with_exit_code_two(tmp_path: Path) -> None:

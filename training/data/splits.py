@@ -14,11 +14,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from training.data.cache import Photographs
 from training.data.sources import Item
-from training.data.twins import connected, twin_pairs
+from training.data.twins import connected
 from training.errors import DataError
 
 SPLITS: Final = ("train", "val", "test")
@@ -38,21 +37,31 @@ class SplitRow:
     split: str
 
 
-def make_split(
-    photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]] | None = None
-) -> list[SplitRow]:
+class Listed(Protocol):
+    """A data set whose photographs are listed, decoded or not."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def items(self) -> list[Item]:
+        """Its photographs."""
+
+
+def make_split(photographs: Listed, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
     """Divide a data set into 70/15/15 by group, stratified by label; fixed parts of the publisher are kept.
 
-    Twins are searched in all data sets. Where twins join photographs of different fixed parts, the whole group goes to
+    Where twins join photographs of different fixed parts, the whole group goes to
     the part that is evaluated, so that nothing seen in training is tested on.
 
     Args:
-        photographs: the decoded data set.
+        photographs: the data set.
         seed: decides the draw.
-        twins: `twin_pairs` of the pictures, if they were searched already.
+        twins: positions of its twins, as `training.data.copies` finds them.
     """
     items = photographs.items
-    groups = joined_groups(items, twin_pairs(photographs.images) if twins is None else twins)
+    groups = joined_groups(items, twins)
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
@@ -72,7 +81,7 @@ def make_split(
     ]
 
 
-def make_published_split(photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
+def make_published_split(photographs: Listed, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
     """Divide a data set into 70/15/15 as is usually published: file by file at random, stratified by label alone.
 
     Twins and tiles of one photograph fall into different parts, so what is measured on the test part is too good. It is
@@ -163,7 +172,7 @@ def read_split(source: str, folder: Path) -> list[SplitRow]:
     return [SplitRow(**row) for row in csv.DictReader(io.StringIO(content.decode("utf-8")))]
 
 
-def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> list[int]:
+def indices_of(photographs: Listed, rows: list[SplitRow], split: str) -> list[int]:
     """Return the positions of the photographs that belong to `split`.
 
     Raises:
@@ -172,7 +181,7 @@ def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> li
     return [index for index, row in enumerate(in_order(photographs, rows)) if row.split == split]
 
 
-def in_order(photographs: Photographs, rows: list[SplitRow]) -> list[SplitRow]:
+def in_order(photographs: Listed, rows: list[SplitRow]) -> list[SplitRow]:
     """Return the row of each photograph, in the order of the photographs.
 
     Raises:
