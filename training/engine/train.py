@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.config import StageConfig, TrainConfig
+from training.config import ModelConfig, StageConfig, TrainConfig
 from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import get_source
@@ -100,6 +100,15 @@ class _Remaining(Sampler[int]):
         return len(self._range)
 
 
+def _built(wanted: ModelConfig, config_path: Path) -> CellClassifier:
+    try:
+        return create(wanted.name, **wanted.options)
+    except ValueError as error:
+        raise ConfigError(f"{config_path}: model: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{config_path}: model.options.pretrained: {error}") from error
+
+
 class Trainer:
     """One training run.
 
@@ -135,7 +144,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
-        model = create(config.model.name, **config.model.options)
+        model = _built(config.model, config_path)
         if config.model.starts:
             model.start_from(checkpoint.average_state(config.model.starts))
         # the new head is drawn before anything moves to a GPU: the same weights everywhere
