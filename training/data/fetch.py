@@ -27,12 +27,16 @@ _FINAL: Final = frozenset({400, 401, 403, 404, 405, 410, 451})
 """HTTP answers that another attempt will not change."""
 
 
-def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file with "sha256" or "md5" (where nothing better is published); lower-case hexadecimal."""
+def digest_of(path: Path, algorithm: str = "sha256", report: Callable[[int], None] = lambda _bytes: None) -> str:
+    """Hash a file with "sha256" or "md5" (where nothing better is published); lower-case hexadecimal.
+
+    `report` is told the bytes read since its last call.
+    """
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
+            report(len(block))
     return digest.hexdigest()
 
 
@@ -50,7 +54,7 @@ def fetch(
     Args:
         url: http or https address.
         target: final name; written only when everything is right.
-        expected: published hash, or None.
+        expected: published hash or the beginning of it, or None.
         algorithm: of that hash, "sha256" or "md5".
         pause_s: wait before the second attempt, in seconds; doubled before each further one.
         report: is told the bytes that are there and the bytes in all, if announced.
@@ -84,7 +88,7 @@ def fetch(
     else:
         raise DataError(f"{url}: {ATTEMPTS} attempts failed, the last: {problem}; run again to continue {part.name}")
     found = digest_of(part, algorithm)
-    if expected is not None and found != expected.lower():
+    if expected is not None and not found.startswith(expected.lower()):
         part.unlink()
         edition.unlink(missing_ok=True)
         raise DataError(f"{url}: {algorithm} is {found}, expected {expected}; nothing was kept")
