@@ -27,13 +27,15 @@ def draw(counts: Counts, path: Path) -> Path:
     """Draw one bar for each data set and class, divided into the parts; numbers are photographs."""
     with figure(path, height_in=1.2 + 0.4 * len(counts)) as drawn:
         axes = drawn.subplots()
+        axes.set_axisbelow(True)
         left = [0.0] * len(counts)
         for split, colour in zip(SPLITS, COLOURS, strict=False):
             shares = [100 * parts[split] / sum(parts.values()) for parts in counts.values()]
             axes.barh(range(len(counts)), shares, left=left, height=0.6, color=colour, label=split)
             for row, (parts, share) in enumerate(zip(counts.values(), shares, strict=True)):
                 if parts[split]:
-                    axes.text(left[row] + share / 2, row, str(parts[split]), ha="center", va="center", fontsize=7)
+                    at = left[row] + share / 2
+                    axes.text(at, row, str(parts[split]), ha="center", va="center", color="white", fontsize=7)
             left = [start + share for start, share in zip(left, shares, strict=True)]
         axes.set_yticks(range(len(counts)), [f"{source}, {LABELS[label]}" for source, label in counts])
         axes.invert_yaxis()

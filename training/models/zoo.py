@@ -73,10 +73,6 @@ def efficientnet_b0(
     return CellClassifier(network.features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
-VGG16_PUBLISHED_PARAMETERS: Final = 138_357_544
-"""Of torchvision's VGG-16 with its three fully connected layers and 1,000 classes."""
-
-
 def vgg16(
     *, dropout: float = 0.5, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
 ) -> CellClassifier:
