@@ -10,11 +10,13 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from training.errors import TrainingError
 
 app = typer.Typer(help="Train, evaluate and export the models that fly.", no_args_is_help=True, add_completion=False)
 console = Console()
+log = logging.getLogger(__name__)
 
 
 @app.callback()
@@ -63,15 +65,19 @@ def main() -> None:
     try:
         app()
     except TrainingError as error:
-        _fail(error)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written, an address that does not answer
+        log.debug("where it happened", exc_info=True)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or error} ({type(error).__name__})")
     except Exception as error:
         from training.export.onnx import ExportError  # imports torch
 
         if not isinstance(error, ExportError):
             raise
-        _fail(error)
+        _fail(str(error))
 
 
-def _fail(error: Exception) -> NoReturn:
-    console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+def _fail(message: str) -> NoReturn:
+    console.print("[red]error:[/red]", Text(" ".join(message.split())), soft_wrap=True)
     sys.exit(2)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.errors import ConfigError
 
-__all__ = ["ConfigError", "Strict", "TrainConfig", "load_config", "read_settings"]
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["ConfigError", "Strict", "TrainConfig", "load_config", "read_settings", "unknown"]
 
 Settings = TypeVar("Settings", bound="Strict")
 
@@ -243,19 +248,54 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """Read the YAML file of a command.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or a key is unknown, missing or out of range.
+        ConfigError: the file cannot be read, is not YAML in UTF-8, or a key is unknown, missing or out of range.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({error})") from error
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {_explain(problem, kind)}"
             for problem in error.errors()
         )
         raise ConfigError(f"{path}: {problems}") from error
+
+
+def unknown(name: str, allowed: Iterable[str]) -> str:
+    """Say that a name is unknown, which one may be meant, and which are allowed."""
+    names = list(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f" (is {near[0]!r} meant?)" if near else ""
+    return f"unknown{meant}; allowed: {', '.join(names) or 'none'}"
+
+
+def _explain(problem: ErrorDetails, kind: type[BaseModel]) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *place, key = problem["loc"]
+    return unknown(str(key), _keys(kind, place))
+
+
+def _keys(kind: type[BaseModel], place: Iterable[int | str]) -> list[str]:
+    """List the keys of the block at a place of the file; places in lists, and what stands for a union, are skipped."""
+    blocks = [kind]
+    for part in place:
+        inner = [block.model_fields[part].annotation for block in blocks if part in block.model_fields]
+        if inner:
+            blocks = [found for annotation in inner for found in _blocks(annotation)]
+    return list(dict.fromkeys(name for block in blocks for name in block.model_fields))
+
+
+def _blocks(annotation: object) -> list[type[BaseModel]]:
+    """Find the blocks that an annotation such as `list[Stage] | None` speaks of."""
+    parts = get_args(annotation)
+    if parts:
+        return [found for part in parts for found in _blocks(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

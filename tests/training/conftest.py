@@ -67,14 +67,15 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def splits(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from training.data.cache import load_photographs
+    from training.data.copies import copies_in, open_files
     from training.data.sources import SOURCES
     from training.data.splits import make_split, write_split
 
     folder = tmp_path_factory.mktemp("splits")
     for source in SOURCES.values():
         if source.role == "train":
-            write_split(make_split(load_photographs(source, data_root, folder / "cache"), seed=1), folder)
+            files = open_files(source, data_root)
+            write_split(make_split(files, seed=1, twins=copies_in(files)), folder)
     return folder
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import REPOSITORY
+from training.config import ConfigError, TrainConfig, read_settings
+from training.data.audit_command import AuditSettings
 from training.engine.memory import SETTINGS
 
 pytestmark = pytest.mark.training
@@ -20,13 +24,20 @@ def crack_training(*arguments: str | Path, **environment: str) -> subprocess.Com
     )
 
 
-def test_split_writes_a_file_for_each_source(data_root: Path, cache: Path, tmp_path: Path) -> None:
-    done = crack_training("split", "--root", data_root, "--out", tmp_path, "--cache", cache)
+def test_split_writes_a_file_for_each_source_and_draws_the_shares(data_root: Path, tmp_path: Path) -> None:
+    out, results = tmp_path / "out", tmp_path / "results"
+    done = crack_training("split", "--root", data_root, "--out", out, "--results", results)
     assert done.returncode == 0, done.stderr
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in out.iterdir()}
     assert names == {
         "metu-ccic.csv", "uav75.csv", "omu-quay.csv", "uavcrack.csv", "not-concrete.csv", "INDEX.sha256",
     }  # fmt: skip
+    shares = {(row["source"], row["label"]): row for row in json.loads((results / "shares.json").read_text())}
+    assert shares["uav75", "mask"] == {"source": "uav75", "label": "mask", "train": 3, "val": 2, "test": 0}
+    assert sum(shares["metu-ccic", "crack"][part] for part in ("train", "val", "test")) == 21
+    assert "<svg" in (results / "shares.svg").read_text()
+    assert "metu-ccic" in (results / "shares.html").read_text()
+    assert "metu-ccic: searching twins" in done.stdout
 
 
 def test_errors_are_one_line_with_exit_code_two(tmp_path: Path) -> None:
@@ -34,6 +45,72 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "absent.yaml" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def told(*arguments: str | Path) -> str:
+    """The one line that a failed command ends with."""
+    done = crack_training(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout.rstrip("\n").splitlines()[-1]
+
+
+def test_a_configuration_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes("name: brücke\n".encode("latin-1"))
+    assert told("train", path) == f"error: {path}: byte 8 is not UTF-8; save the file in UTF-8"
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = told("audit", "uav75", "--root", data_root, "--out", tmp_path / "file/out")
+    assert said.startswith(f"error: {tmp_path / 'file/out'}: Not a directory")
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"pretrained": "no/such.pth"}, "model.options.pretrained: no/such.pth: ImageNet weights not found"),
+        ({"dropuot": 0.1}, "options.dropuot of model 'mobilenetv2': unknown (is 'dropout' meant?); allowed: dropout,"),
+        ({"dropout": 7}, "model: "),
+    ],
+)
+def test_a_wrong_option_of_the_model_is_named_with_the_file(
+    options: dict[str, object], what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    stage = {"name": "only", "px": 64, "steps": 1, "batch": 2, "lr": 0.1, "sources": {"uav75": 1}}
+    content = {"name": "run", "model": {"name": "mobilenetv2", "options": options}, "stages": [stage]}
+    path.write_text(json.dumps(content))
+    said = told("train", path, "--runs", tmp_path)
+    assert said.startswith(f"error: {path}: model")
+    assert what in said
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"samplez": 3}, "samplez: unknown (is 'samples' meant?); allowed: data, sets, out, samples, "),
+        ({"data": {"rooot": "x"}}, "data.rooot: unknown (is 'root' meant?); allowed: root, splits"),
+        ({"zzz": 3}, "zzz: unknown; allowed: data, "),
+    ],
+)
+def test_an_unknown_key_is_named_with_those_that_are_allowed(
+    change: dict[str, object], what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(json.dumps(change))
+    with pytest.raises(ConfigError, match=re.escape(f"audit.yaml: {what}")):
+        read_settings(path, AuditSettings)
+
+
+def test_a_key_within_a_list_is_named_with_those_of_its_block(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps({"name": "a", "model": {"name": "opnet"}, "stages": [{"name": "b", "stepz": 1}]}))
+    with pytest.raises(
+        ConfigError, match=r"stages\.0\.stepz: unknown \(is 'steps' meant\?\); allowed: name, px, steps"
+    ):
+        read_settings(path, TrainConfig)
 
 
 def test_the_allocator_is_set_before_the_process_starts_over() -> None:

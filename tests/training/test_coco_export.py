@@ -17,6 +17,7 @@ from drone_agent.values import Event, Tile
 from drone_agent.vision.preprocess import read_image
 from tests.flightlog.flights import concrete_tile, new_log
 from training.data.cache import load_photographs
+from training.data.copies import copies_in, open_files
 from training.data.dataset import evaluation_tiles
 from training.data.loaders import configured_sources
 from training.data.mixture import load_samplers
@@ -129,7 +130,8 @@ def test_exported_flights_are_split_trained_and_evaluated_like_any_other_set(
     exported(tmp_path, sightings=12, clean=8)
     monkeypatch.setattr("training.data.sources.DATASETS_FILE", facts(tmp_path))
     root, cache = tmp_path / "data", tmp_path / "cache"
-    write_split(make_split(load_photographs(source_of(tmp_path), root, cache), seed=1), tmp_path)
+    files = open_files(source_of(tmp_path), root)
+    write_split(make_split(files, seed=1, twins=copies_in(files)), tmp_path)
     sampler = load_samplers(["flight-a-coco"], root, cache, tmp_path, synthetic_count=2, seed=1)["flight-a-coco"]
     drawn = [sampler.sample(np.random.default_rng(seed), 96, rotate=True) for seed in range(20)]
     assert {cracked for _, cracked, _ in drawn} == {True, False}

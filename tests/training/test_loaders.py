@@ -16,6 +16,7 @@ from training.data import sources
 from training.data.audit import audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.cache import Photographs, load_photographs
+from training.data.copies import copies_in, open_files
 from training.data.dataset import evaluation_tiles
 from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
@@ -454,8 +455,8 @@ def test_a_set_added_by_configuration_is_split_trained_and_evaluated_like_any_ot
     added: Path, tmp_path: Path
 ) -> None:
     root, cache = added.parent, tmp_path / "cache"
-    source = get_source("bridge", for_training=True)
-    write_split(make_split(load_photographs(source, root, cache), seed=1), tmp_path)
+    files = open_files(get_source("bridge", for_training=True), root)
+    write_split(make_split(files, seed=1, twins=copies_in(files)), tmp_path)
     sampler = load_samplers(["bridge"], root, cache, tmp_path, synthetic_count=2, seed=1)["bridge"]
     labels = [sampler.sample(np.random.default_rng(seed), 96, rotate=True)[1] for seed in range(20)]
     assert set(labels) == {True, False}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -130,8 +132,37 @@ def test_folded_convolution_sees_bgr_as_the_imagenet_one_saw_rgb() -> None:
 
 
 def test_unknown_models_and_options_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="opnet"):
+    with pytest.raises(ValueError, match=r"'vgg99' is unknown \(is 'vgg16' meant\?\); allowed: .*opnet"):
         create("vgg99")
-    with pytest.raises(ValueError, match="colour"):
-        create("opnet", colour=1)
+    with pytest.raises(ValueError, match=r"options\.dropuot .*'dropout' meant.*allowed: .*pooling"):
+        create("opnet", dropuot=0.1)
+    with pytest.raises(ValueError, match=r"options\.colour of model 'opnet-lse': unknown; allowed: "):
+        create("opnet-lse", colour=1)
     assert "mobilenetv2" in MODELS
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet-lite0"])
+def test_weights_of_another_network_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(create("resnet18").state_dict(), path)
+    with pytest.raises(ValueError, match="ImageNet weights"):
+        create(name, pretrained=str(path))
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"w\.pth: not a readable file of weights"):
+        create(name, pretrained=str(path))
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="holds no weights"):
+        create(name, pretrained=str(path))
+
+
+def test_a_download_of_torchvision_is_held_against_the_hash_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def get_state_dict(_self: object, **options: object) -> dict[str, torch.Tensor]:
+        asked.update(options)
+        raise RuntimeError("invalid hash value")
+
+    monkeypatch.setattr("torchvision.models.WeightsEnum.get_state_dict", get_state_dict)
+    with pytest.raises(ValueError, match="invalid hash value"):
+        create("mobilenetv2", pretrained="torchvision")
+    assert asked["check_hash"] is True

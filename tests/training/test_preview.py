@@ -9,10 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from drone_agent.vision.preprocess import read_image
-from tests.training.conftest import REPOSITORY
+from tests.training.conftest import REPOSITORY, texture, write_picture
 from training.config import read_settings
+from training.data.copies import copies_in, open_files
 from training.data.mixture import SourceSampler, load_samplers
 from training.data.preview import PreviewSettings, examples, field_effects, preview, time_generator, variants
+from training.data.sources import get_source
+from training.data.splits import make_split, write_split
 from training.errors import ConfigError
 from training.progress import no_bar
 
@@ -53,6 +56,44 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path, change: str) ->
     path.write_text(change + "\n")
     with pytest.raises(ConfigError, match=change.split(":", maxsplit=1)[0]):
         read_settings(path, PreviewSettings)
+
+
+def test_a_set_added_by_configuration_is_shown_with_the_recipe_that_it_is_trained_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    for name in "abcdefghij":
+        mask = np.zeros((128, 128), np.uint8)
+        cv2.line(mask, (40, 0), (60, 127), 255, 3)
+        image = texture(rng, 128)
+        image[mask > 0] = 20
+        write_picture(tmp_path / f"bridge/{name}.jpg", image)
+        write_picture(tmp_path / f"bridge/{name}.png", mask)
+    facts = {"name": "bridge", "role": "train", "licence": "CC0", "citation": "own", "file": "bridge.zip", "size": "-"}
+    facts |= {"arrange": "-", "layout": "same-stem"}
+    (tmp_path / "sources.yaml").write_text(
+        json.dumps({"root": "-", "lock": "-", "datasets": [facts | {"side_px": 128}]})
+    )
+    monkeypatch.setattr("training.data.sources.DATASETS_FILE", tmp_path / "sources.yaml")
+    files = open_files(get_source("bridge", for_training=True), tmp_path)
+    write_split(make_split(files, seed=1, twins=copies_in(files)), tmp_path / "splits")
+    settings = PreviewSettings.model_validate(
+        {
+            "data": {"root": tmp_path, "cache": tmp_path / "cache", "splits": tmp_path / "splits"},
+            "out": tmp_path / "out",
+            "sources": ["bridge"],
+            "effects_source": "bridge",
+            "photographs": 1,
+            "variants": 1,
+            "px": 64,
+            "timing_tiles": 2,
+            "timing_rounds": 1,
+        }
+    )
+    preview(settings, no_bar)
+    content = json.loads((tmp_path / "out/preview.json").read_text())
+    assert content["recipes"]["bridge"]["zoom"] == [0.6, 1.5]
+    assert (tmp_path / "out/presets-bridge.png").is_file()
 
 
 def test_the_page_embeds_a_sheet_for_every_source_and_the_numbers_lie_beside_it(page: Path) -> None:

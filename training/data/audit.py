@@ -27,7 +27,7 @@ from training.data.order import Order, find_series, measure_order
 from training.data.scan import Scan, scan
 from training.data.sources import Archive, Source
 from training.data.splits import joined_groups, read_split
-from training.data.twins import SYMMETRIES, Twin, coarse_thumbnails, connected, find_twins
+from training.data.twins import SYMMETRIES, Twin, coarse_thumbnails, connected, find_twins, with_exact_copies
 from training.errors import DataError
 from training.page import Picture, Section, Table, write_page
 from training.progress import Step
@@ -205,18 +205,6 @@ def _samples(scanned: Scan, count: int, rng: Any) -> list[int]:
             if queue and sum(map(len, chosen)) < count:
                 taken.append(queue.pop())
     return [index for taken in chosen for index in taken]
-
-
-def with_exact_copies(twins: Sequence[Twin], digests: Sequence[str]) -> list[Twin]:
-    """Add byte-identical files that thumbnails cannot compare, because they are uniform."""
-    known = {(twin.first, twin.second) for twin in twins}
-    first: dict[str, int] = {}
-    added = []
-    for index, digest in enumerate(digests):
-        earlier = first.setdefault(digest, index)
-        if earlier != index and (earlier, index) not in known:
-            added.append(Twin(earlier, index, 0, 1.0))
-    return sorted([*twins, *added])
 
 
 def gather(scanned: Scan, twins: Sequence[Twin]) -> tuple[list[Member], list[int]]:

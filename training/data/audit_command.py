@@ -59,6 +59,7 @@ def audit_command(
     given = {"root": root, "splits": splits}
     places = settings.data.model_copy(update={key: value for key, value in given.items() if value is not None})
     settings = settings.model_copy(update={"data": places} | ({"out": out} if out else {}))
+    settings.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work
     wanted = names or settings.sets
     known = list(SOURCES | added_sources())
     reports = []

@@ -1,7 +1,9 @@
 """How does a large file get here whole, even when the connection is cut?
 
-A download grows in `NAME.part`. What is there is continued with an HTTP Range request; a server that ignores Range is
-read from the start. Only a file of the announced size and the expected hash gets its final name.
+A download grows in `NAME.part`; `NAME.edition.part` holds the ETag (or Last-Modified) of what is being read. It is
+continued with an HTTP Range request that holds only for that edition (If-Range, RFC 9110, 13.1.5). From a server that
+ignores Range, has another edition by now, or names none, it is read from the start. Only a file of the announced size
+and the expected hash gets its final name.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +27,16 @@ _FINAL: Final = frozenset({400, 401, 403, 404, 405, 410, 451})
 """HTTP answers that another attempt will not change."""
 
 
-def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file with "sha256" or "md5" (where nothing better is published); lower-case hexadecimal."""
+def digest_of(path: Path, algorithm: str = "sha256", report: Callable[[int], None] = lambda _bytes: None) -> str:
+    """Hash a file with "sha256" or "md5" (where nothing better is published); lower-case hexadecimal.
+
+    `report` is told the bytes read since its last call.
+    """
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
+            report(len(block))
     return digest.hexdigest()
 
 
@@ -47,7 +54,7 @@ def fetch(
     Args:
         url: http or https address.
         target: final name; written only when everything is right.
-        expected: published hash, or None.
+        expected: published hash or the beginning of it, or None.
         algorithm: of that hash, "sha256" or "md5".
         pause_s: wait before the second attempt, in seconds; doubled before each further one.
         report: is told the bytes that are there and the bytes in all, if announced.
@@ -61,16 +68,18 @@ def fetch(
     if not url.startswith(("http://", "https://")):
         raise DataError(f"{url}: allowed are http and https")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part, edition = target.with_name(target.name + ".part"), target.with_name(target.name + ".edition.part")
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
-            _continue(url, part, report)
+            _continue(url, part, edition, report)
             break
         except urllib.error.HTTPError as error:
             problem = f"HTTP status {error.code} ({error.reason})"
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if _is_whole(part, edition, error.headers):
+                    break
                 part.unlink(missing_ok=True)  # what is there is not the beginning of what the server has
             if error.code in _FINAL:
                 raise DataError(f"{url}: {problem}") from error
@@ -79,29 +88,55 @@ def fetch(
     else:
         raise DataError(f"{url}: {ATTEMPTS} attempts failed, the last: {problem}; run again to continue {part.name}")
     found = digest_of(part, algorithm)
-    if expected is not None and found != expected.lower():
+    if expected is not None and not found.startswith(expected.lower()):
         part.unlink()
+        edition.unlink(missing_ok=True)
         raise DataError(f"{url}: {algorithm} is {found}, expected {expected}; nothing was kept")
     sha256 = found if algorithm == "sha256" else digest_of(part)
     part.replace(target)
+    edition.unlink(missing_ok=True)
     return sha256
 
 
-def _continue(url: str, part: Path, report: Callable[[int, int | None], None]) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310 - checked
+def _continue(url: str, part: Path, edition: Path, report: Callable[[int, int | None], None]) -> None:
+    known = edition.read_text(encoding="utf-8") if edition.exists() else ""
+    start = part.stat().st_size if part.exists() and known else 0
+    headers = {"Range": f"bytes={start}-", "If-Range": known} if start else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - checked
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http and https alone
         continues = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if continues and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             part.unlink()
             raise http.client.HTTPException("the server continued at another place")
+        if continues and _edition_of(answer.headers) not in {known, ""}:
+            part.unlink()  # a server that does not heed If-Range
+            raise http.client.HTTPException("the server continued another edition of the file")
         done = start if continues else 0
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length is not None else None
-        with part.open("ab" if continues else "wb") as file:
+        if not continues:
+            # in this order: an edition never stands beside the bytes of another, whenever the process ends
+            edition.unlink(missing_ok=True)
+            part.write_bytes(b"")
+            edition.write_text(_edition_of(answer.headers), encoding="utf-8")
+        with part.open("ab") as file:
             while block := answer.read(BLOCK):
                 file.write(block)
                 done += len(block)
                 report(done, total)
     if total is not None and done != total:
         raise http.client.HTTPException(f"size is {done} bytes, announced were {total}")
+
+
+def _edition_of(headers: Message) -> str:
+    """Return what If-Range takes: the strong ETag, else the time of the last change, else nothing."""
+    etag = headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+
+
+def _is_whole(part: Path, edition: Path, headers: Message) -> bool:
+    """Tell from an answer 416 (`Content-Range: bytes */SIZE`) whether the last byte was there before the request."""
+    known = edition.read_text(encoding="utf-8") if edition.exists() else ""
+    if not known or not part.exists() or _edition_of(headers) not in {known, ""}:
+        return False
+    return headers.get("Content-Range", "").replace(" ", "") == f"bytes*/{part.stat().st_size}"

@@ -47,7 +47,7 @@ def leaks(rows: Sequence[SplitRow], twins: Sequence[tuple[int, int]]) -> list[Le
 
     Args:
         rows: of one data set, in the order of its photographs.
-        twins: positions of twins, as `twin_pairs` gives them.
+        twins: positions of twins, as `training.data.copies` finds them.
     """
     twin_trained = [False] * len(rows)
     for pair in twins:

@@ -23,7 +23,7 @@ from training.data import augment
 from training.data.augment import Image, Preset, View
 from training.data.mixture import RECIPES, SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.published import published_transforms
-from training.data.sources import BOX, CRACK, JOINT
+from training.data.sources import BOX, CRACK, JOINT, SOURCES, added_sources
 from training.errors import DataError
 from training.figures import figure
 from training.page import Picture, Section, Table, write_page
@@ -34,6 +34,12 @@ _GAP_PX: Final = 6
 _DRAWS: Final = 60
 _CRACK_BGR: Final = (0, 94, 213)
 _JOINT_BGR: Final = (178, 114, 0)
+
+
+def trainable() -> list[str]:
+    """Name all sources that a training run may draw from, those added by configuration among them."""
+    known = SOURCES | added_sources()
+    return [*(name for name, source in known.items() if source.role == "train"), SYNTHETIC]
 
 
 class PreviewData(Strict):
@@ -67,10 +73,11 @@ class PreviewSettings(Strict):
 
     @model_validator(mode="after")
     def _sources_are_known(self) -> PreviewSettings:
-        unknown = [name for name in [*self.sources, self.effects_source] if name not in RECIPES]
-        if unknown:
+        allowed = trainable()
+        strange = [name for name in [*self.sources, self.effects_source] if name not in allowed]
+        if strange:
             raise ValueError(
-                f"sources, effects_source: {', '.join(unknown)} unknown to training; allowed are {', '.join(RECIPES)}"
+                f"sources, effects_source: {', '.join(strange)} unknown to training; allowed are {', '.join(allowed)}"
             )
         if self.effects_source not in self.sources:
             raise ValueError(f"effects_source: {self.effects_source} is not among the sources")
@@ -502,7 +509,7 @@ def _write(
     content = {
         "settings": settings.model_dump(mode="json"),
         "published": transforms,
-        "recipes": {name: asdict(RECIPES[name]) for name in samplers},
+        "recipes": {name: asdict(sampler.recipe) for name, sampler in samplers.items()},
         "effects": [{"name": item.name, "range": item.span, "chance": item.chance} for item in effects],
         "timing": [asdict(timing) for timing in timings],
         "generator_ms_a_tile": generator_ms,

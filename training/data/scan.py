@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 # nothing else of the agent may be imported here, and this is what read_image raises
 from drone_agent.vision.preprocess import InputError, read_image
-from training.data.cache import fit_square
 from training.data.sources import CRACK, Archive, Item, Source, read_mask
 from training.data.tiles import label_of
 from training.data.twins import COARSE_PX, FINE_PX, thumbnail
@@ -140,7 +139,7 @@ def scan(source: Source, archive: Archive, items: list[Item], advance: Callable[
         sizes.append((image.shape[1], image.shape[0]))
         mean, deviation = cv2.meanStdDev(image)
         colours.append([*mean[:, 0], float(deviation.mean())])
-        fine.append(thumbnail(fit_square(image, source.side_px, cv2.INTER_AREA)))
+        fine.append(thumbnail(image))  # not of a padded square, whose border another symmetry does not have
         if mask is not None:
             shares.append(float((mask == CRACK).mean()))
             widths.extend(crack_widths(mask).tolist())

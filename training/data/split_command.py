@@ -15,7 +15,7 @@ from training.config import Strict
 from training.progress import console, progress_bar
 
 if TYPE_CHECKING:
-    from training.data.cache import Photographs
+    from training.data.copies import Files
     from training.data.splits import SplitRow
 
 DEFAULT: Final = Path("config/training/commands/split.yaml")
@@ -27,7 +27,6 @@ class Places(Strict):
     """Where the pictures are."""
 
     root: Path = Field(default=Path("../shared/data"), description="folder of the data sets, zip or unpacked")
-    cache: Path = Field(default=Path("data/cache"), description="folder for decoded pictures; not committed")
 
 
 class SplitSettings(Strict):
@@ -39,7 +38,7 @@ class SplitSettings(Strict):
     published: Path = Field(
         default=Path("config/training/splits-as-published"), description="folder of the random splits by file"
     )
-    results: Path = Field(default=Path("runs/split"), description="folder of the comparison of the two")
+    results: Path = Field(default=Path("runs/split"), description="folder of the figures and the comparison")
     seed: int = Field(default=1, ge=0, description="decides the draw")
 
 
@@ -54,17 +53,16 @@ def split_command(
         bool, typer.Option("--as-published", help="Draw file by file at random, and show what that hides.")
     ] = False,
     root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the splits by group.")] = None,
     published: Annotated[Path | None, typer.Option(help="Folder of the random splits by file.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the comparison.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of figures and comparison.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides the draw.")] = None,
 ) -> None:
     """Divide all training data sets 70/15/15 by photograph and twin group, and write the CSV files."""
     from training.config import read_settings
 
     settings = read_settings(config, SplitSettings)
-    places = {key: value for key, value in {"root": root, "cache": cache}.items() if value is not None}
+    places = {} if root is None else {"root": root}
     changes = {"out": out, "published": published, "results": results, "seed": seed}
     settings = settings.model_copy(
         update={key: value for key, value in changes.items() if value is not None}
@@ -74,17 +72,22 @@ def split_command(
 
 
 def draw_grouped(settings: SplitSettings) -> None:
-    """Write the splits by group.
+    """Write the splits by group, and how large their parts became.
 
     Raises:
-        DataError: a data set is unknown, an external test, or not there.
+        DataError: a data set is unknown, an external test, or not there, or a photograph is damaged.
     """
+    from training.data.copies import copies_in, marked_in
+    from training.data.shares import write_shares
     from training.data.splits import make_split, write_split
-    from training.data.twins import twin_pairs
 
-    for photographs in _opened(settings):
-        rows = make_split(photographs, seed=settings.seed, twins=twin_pairs(photographs.images))
+    everything: list[SplitRow] = []
+    for files in _opened(settings):
+        twins, marked = copies_in(files, progress_bar), marked_in(files, progress_bar)
+        rows = make_split(files, seed=settings.seed, twins=twins, marked=marked)
         _say(write_split(rows, settings.out), rows)
+        everything += rows
+    console.print(str(write_shares(everything, settings.results)), soft_wrap=True)
 
 
 def draw_published(settings: SplitSettings) -> None:
@@ -93,18 +96,18 @@ def draw_published(settings: SplitSettings) -> None:
     Raises:
         DataError: a data set is unknown, an external test, or not there, or has no split by group, or an old one.
     """
+    from training.data.copies import copies_in
     from training.data.leakage import LABELS, Leak, as_dict, leaks, write_report
     from training.data.splits import in_order, make_published_split, read_split, write_split
-    from training.data.twins import twin_pairs
     from training.errors import DataError
 
     if settings.published.resolve() == settings.out.resolve():
         raise DataError(f"{settings.published}: holds the splits by group; random ones must go to another folder")
     comparison: dict[str, list[Leak]] = {GROUPED: [], PUBLISHED: []}
-    for photographs in _opened(settings):
-        grouped = in_order(photographs, read_split(photographs.name, settings.out))
-        twins = twin_pairs(photographs.images)
-        rows = make_published_split(photographs, seed=settings.seed, twins=twins)
+    for files in _opened(settings):
+        grouped = in_order(files, read_split(files.name, settings.out))
+        twins = copies_in(files, progress_bar)
+        rows = make_published_split(files, seed=settings.seed, twins=twins)
         _say(write_split(rows, settings.published), rows)
         comparison[GROUPED] += leaks(grouped, twins)
         comparison[PUBLISHED] += leaks(rows, twins)
@@ -123,32 +126,27 @@ def draw_published(settings: SplitSettings) -> None:
     console.print(f"{path}, {page}", soft_wrap=True)
 
 
-def _opened(settings: SplitSettings) -> list[Photographs]:
+def _opened(settings: SplitSettings) -> list[Files]:
     """Open the data sets, all the missing ones named."""
-    from training.data.cache import load_photographs
+    from training.data.copies import open_files
     from training.data.sources import SOURCES, Archive, added_sources, get_source
     from training.errors import DataError
 
-    sources = [get_source(name, for_training=True) for name in settings.sets]
-    opened = []
+    named = [get_source(name, for_training=True) for name in settings.sets]
     known = (SOURCES | added_sources()).values()
-    for source in sources or [source for source in known if source.role != "external"]:
+    opened = []
+    for source in named or [source for source in known if source.role != "external"]:
         try:
             Archive.find(settings.data.root, source.name)
         except DataError as error:
-            if sources:
+            if named:
                 raise
             console.print(f"{source.name}: left out: {error}", soft_wrap=True)
             continue
-        opened.append(source)
+        opened.append(open_files(source, settings.data.root))
     if not opened:
         raise DataError(f"{settings.data.root}: holds no data set that may be trained on")
-    with progress_bar("opening the data sets", len(opened)) as advance:
-        found = []
-        for source in opened:
-            found.append(load_photographs(source, settings.data.root, settings.data.cache))
-            advance(1)
-    return found
+    return opened
 
 
 def _say(path: Path, rows: Sequence[SplitRow]) -> None:

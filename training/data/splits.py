@@ -14,14 +14,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from training.data.cache import Photographs
-from training.data.sources import BOX, CRACK, Item
-from training.data.twins import connected, twin_pairs
+from training.data.sources import Item
+from training.data.twins import connected
 from training.errors import DataError
 
 SPLITS: Final = ("train", "val", "test")
@@ -41,8 +37,20 @@ class SplitRow:
     split: str
 
 
+class Listed(Protocol):
+    """A data set whose photographs are listed, decoded or not."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def items(self) -> list[Item]:
+        """Its photographs."""
+
+
 def make_split(
-    photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]] | None = None
+    photographs: Listed, *, seed: int, twins: Sequence[tuple[int, int]], marked: Sequence[bool] | None = None
 ) -> list[SplitRow]:
     """Divide a data set into 70/15/15 by group, stratified by label; fixed parts of the publisher are kept.
 
@@ -50,16 +58,17 @@ def make_split(
     whether any of its photographs does. The committed splits are drawn so: of the built-in sets those with masks have
     fixed parts, or a crack in each photograph.
 
-    Twins are searched in all data sets. Where twins join photographs of different fixed parts, the whole group goes to
+    Where twins join photographs of different fixed parts, the whole group goes to
     the part that is evaluated, so that nothing seen in training is tested on.
 
     Args:
-        photographs: the decoded data set.
+        photographs: the data set.
         seed: decides the draw.
-        twins: `twin_pairs` of the pictures, if they were searched already.
+        twins: positions of its twins, as `training.data.copies` finds them.
+        marked: whether the mask of each photograph marks a crack or a box; None: not known, all masks count alike.
     """
     items = photographs.items
-    groups = joined_groups(items, twin_pairs(photographs.images) if twins is None else twins)
+    groups = joined_groups(items, twins)
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
@@ -70,7 +79,7 @@ def make_split(
         if parts:
             split_of[group] = next(part for part in ("test", "val", "train") if part in parts)
         else:
-            strata[_stratum(photographs, indices)].append(group)
+            strata[_stratum(items, indices, marked)].append(group)
     for label in sorted(strata):
         split_of.update(_draw(sorted(strata[label]), members, random.Random(f"{seed}/{photographs.name}/{label}")))
     return [
@@ -79,7 +88,7 @@ def make_split(
     ]
 
 
-def make_published_split(photographs: Photographs, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
+def make_published_split(photographs: Listed, *, seed: int, twins: Sequence[tuple[int, int]]) -> list[SplitRow]:
     """Divide a data set into 70/15/15 as is usually published: file by file at random, stratified by label alone.
 
     Twins and tiles of one photograph fall into different parts, so what is measured on the test part is too good. It is
@@ -102,17 +111,12 @@ def make_published_split(photographs: Photographs, *, seed: int, twins: Sequence
     ]
 
 
-def _stratum(photographs: Photographs, indices: Sequence[int]) -> str:
+def _stratum(items: Sequence[Item], indices: Sequence[int], marked: Sequence[bool] | None) -> str:
     """Name what a group is drawn among; its name decides the draw, so that of marked masks is the label's."""
-    label = _label(photographs.items[indices[0]])
-    masks = photographs.masks
-    if label != "mask" or masks is None or any(_marked(masks[index]) for index in indices):
+    label = _label(items[indices[0]])
+    if label != "mask" or marked is None or any(marked[index] for index in indices):
         return label
     return "mask, sound"
-
-
-def _marked(mask: NDArray[np.uint8]) -> bool:
-    return bool(((mask == CRACK) | (mask == BOX)).any())
 
 
 def _label(item: Item) -> str:
@@ -183,7 +187,7 @@ def read_split(source: str, folder: Path) -> list[SplitRow]:
     return [SplitRow(**row) for row in csv.DictReader(io.StringIO(content.decode("utf-8")))]
 
 
-def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> list[int]:
+def indices_of(photographs: Listed, rows: list[SplitRow], split: str) -> list[int]:
     """Return the positions of the photographs that belong to `split`.
 
     Raises:
@@ -192,7 +196,7 @@ def indices_of(photographs: Photographs, rows: list[SplitRow], split: str) -> li
     return [index for index, row in enumerate(in_order(photographs, rows)) if row.split == split]
 
 
-def in_order(photographs: Photographs, rows: list[SplitRow]) -> list[SplitRow]:
+def in_order(photographs: Listed, rows: list[SplitRow]) -> list[SplitRow]:
     """Return the row of each photograph, in the order of the photographs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which pictures are copies of one another? Byte-identical, re-encoded, mirrored or turned by quarter turns.
+"""Which pictures are copies of one another? The same bytes, re-encoded, re-exposed, mirrored, turned by quarter turns.
 
 Pictures are compared as small grey thumbnails, normalised to mean 0 and length 1, so that the scalar product is their
 correlation. The eight symmetries of the square of one are compared with the plain thumbnail of the other. All pairs are
@@ -7,7 +7,7 @@ compared, in blocks: 40,000 pictures of METU take a minute of one core and 300 M
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,14 @@ COARSE_CORRELATION: Final = 0.97
 FINE_CORRELATION: Final = 0.90
 """Verification on the larger thumbnail."""
 MEAN_DIFFERENCE: Final = 3.0
-"""Largest mean difference of grey levels between verified thumbnails."""
+"""Largest mean difference of grey levels between verified thumbnails that correlate less than `SURE_CORRELATION`."""
+SURE_CORRELATION: Final = 0.99
+"""Above it brightness may differ: a copy in another exposure.
+
+Measured on 400 METU pictures, made brighter by 4 to 25 grey levels or 0.8 to 1.1 times as bright: at least 98 % are
+found when encoded again at quality 95, 91 % at quality 70. On the built-in data sets it adds no pair. At 0.98 two
+different mosaic tiles of uavcrack, black in the same part, would be taken for twins.
+"""
 
 SYMMETRIES: Final = (
     "as it is",
@@ -86,18 +93,6 @@ def coarse_thumbnails(fine: NDArray[np.uint8], *, block: int = 2000) -> NDArray[
     return coarse
 
 
-def twin_pairs(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Find all pairs of near-duplicates among pictures of one size, uint8 [N, H, W, 3].
-
-    Returns:
-        Index pairs (a, b) with a < b.
-    """
-    fine = np.empty((len(images), FINE_PX, FINE_PX), np.uint8)
-    for index, image in enumerate(images):
-        fine[index] = thumbnail(image)
-    return [(twin.first, twin.second) for twin in find_twins(fine)]
-
-
 def find_twins(
     fine: NDArray[np.uint8], *, block: int = 1000, advance: Callable[[int], None] = lambda _rows: None
 ) -> list[Twin]:
@@ -132,7 +127,7 @@ def find_twins(
 def _verified(
     fine: NDArray[np.uint8], firsts: NDArray[np.intp], seconds: NDArray[np.intp], version: int, *, block: int = 1000
 ) -> list[Twin]:
-    """Keep the candidates that agree on the larger thumbnail, in structure and in brightness."""
+    """Keep the candidates that agree on the larger thumbnail, in structure and, unless that is sure, in brightness."""
     found = []
     for start in range(0, len(firsts), block):
         first, second = firsts[start : start + block], seconds[start : start + block]
@@ -142,9 +137,23 @@ def _verified(
         difference = np.abs(turned - other).mean(axis=(1, 2))
         found += [
             Twin(int(first[row]), int(second[row]), version, min(1.0, float(correlation[row])))
-            for row in np.flatnonzero((correlation > FINE_CORRELATION) & (difference < MEAN_DIFFERENCE))
+            for row in np.flatnonzero(
+                (correlation > FINE_CORRELATION) & ((difference < MEAN_DIFFERENCE) | (correlation > SURE_CORRELATION))
+            )
         ]
     return found
+
+
+def with_exact_copies(twins: Sequence[Twin], digests: Sequence[str]) -> list[Twin]:
+    """Add byte-identical files that thumbnails cannot compare, because they are uniform."""
+    known = {(twin.first, twin.second) for twin in twins}
+    first: dict[str, int] = {}
+    added = []
+    for index, digest in enumerate(digests):
+        earlier = first.setdefault(digest, index)
+        if earlier != index and (earlier, index) not in known:
+            added.append(Twin(earlier, index, 0, 1.0))
+    return sorted([*twins, *added])
 
 
 def connected(count: int, pairs: list[tuple[int, int]]) -> list[int]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.config import StageConfig, TrainConfig
+from training.config import ModelConfig, StageConfig, TrainConfig
 from training.data.dataset import EvaluationSet, evaluation_tiles
 from training.data.mixture import SYNTHETIC, Mixture, SourceSampler, load_samplers
 from training.data.sources import get_source
@@ -101,6 +101,15 @@ class _Remaining(Sampler[int]):
         return len(self._range)
 
 
+def _built(wanted: ModelConfig, config_path: Path) -> CellClassifier:
+    try:
+        return create(wanted.name, **wanted.options)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{config_path}: model: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{config_path}: model.options.pretrained: {error}") from error
+
+
 class Trainer:
     """One training run.
 
@@ -136,7 +145,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads
         torch.manual_seed(config.seed)
-        model = self._create()
+        model = _built(config.model, config_path)
         if config.model.starts:
             model.start_from(checkpoint.average_state(config.model.starts))
         # the new head is drawn before anything moves to a GPU: the same weights everywhere
@@ -162,13 +171,6 @@ class Trainer:
             self._restore_norms()
         self._last_saved = time.monotonic()
         self._board: SummaryWriter | None = None
-
-    def _create(self) -> CellClassifier:
-        wanted = self.config.model
-        try:
-            return create(wanted.name, **wanted.options)
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"{self._config_path}: model.options: {error}") from error
 
     def _make_learner(self) -> nn.Module:
         loss = self.config.loss

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.efficientnet import MBConv as _MBConv
 
 from training.models.base import CellClassifier, Pooling
+from training.models.weights import read_weights
 
 CHANNELS: Final = 1280
 PACKAGE: Final = "package"
@@ -166,10 +166,7 @@ def _imagenet_state(size: _Size, pretrained: str) -> dict[str, Tensor]:
         path = Path(getattr(package, size.class_name).get_model_file_path())
     else:
         path = Path(pretrained)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: ImageNet weights not found; give their path, or 'package'")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return read_weights(path, otherwise="'package'")
 
 
 def _load(features: nn.Module, theirs: dict[str, Tensor], size: _Size) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 from torchvision.models.vgg import cfgs, make_layers
 
 from training.models.base import CellClassifier, Pooling
 from training.models.scaling import fold_imagenet
+from training.models.weights import read_weights
 
 
 def mobilenetv2(
@@ -34,6 +34,7 @@ def mobilenetv2(
 
     Raises:
         FileNotFoundError: the file with the weights is not there.
+        ValueError: it holds no weights, or those of another network.
     """
     network = torchvision_models.mobilenet_v2(weights=None)
     if pretrained is not None:
@@ -72,10 +73,6 @@ def efficientnet_b0(
     return CellClassifier(network.features, channels, dropout=dropout, pooling=pooling, lse_sharpness=lse_sharpness)
 
 
-VGG16_PUBLISHED_PARAMETERS: Final = 138_357_544
-"""Of torchvision's VGG-16 with its three fully connected layers and 1,000 classes."""
-
-
 def vgg16(
     *, dropout: float = 0.5, pooling: Pooling = "mean", lse_sharpness: float = 1.0, pretrained: str | None = None
 ) -> CellClassifier:
@@ -110,14 +107,10 @@ BUILDERS: Final[dict[str, Callable[..., CellClassifier]]] = {
 
 def _imagenet_state(pretrained: str, weights: torchvision_models.WeightsEnum) -> dict[str, Tensor]:
     if pretrained == "torchvision":
-        downloaded: dict[str, Tensor] = weights.get_state_dict(progress=False)
+        # the names of torchvision's files carry the beginning of their SHA-256
+        downloaded: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
         return downloaded
-    path = Path(pretrained)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: ImageNet weights not found; give their path, or 'torchvision' to download them"
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_weights(Path(pretrained), otherwise="'torchvision' to download them")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
