@@ -6,18 +6,24 @@ Beside each page lies a `.json` of the same name with its sections, from which t
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from training.errors import DataError
 
 _TYPES: Final = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
+_CONTENTS_FROM: Final = 12
+"""Headings from which on a page gets a table of contents."""
+_INLINE: Final = re.compile(r"`(?P<code>[^`]+)`|\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,20 @@ def embed(path: Path) -> str:
     return f"data:{_TYPES[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
+@dataclass(frozen=True)
+class Heading:
+    """A section of a page with the anchor that leads to it."""
+
+    anchor: str
+    section: Section
+    parts: Sequence[Heading]
+
+
 def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
-    """Return a whole HTML document; all text is escaped."""
+    """Return a whole HTML document. All text is escaped; code in backticks and links of Markdown are shown as such.
+
+    A page with many sections begins with a table of contents, of its sections and their parts.
+    """
     environment = Environment(
         loader=PackageLoader("training", "templates"),
         undefined=StrictUndefined,
@@ -71,7 +89,36 @@ def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(title=title, summary=summary, sections=sections)
+    environment.filters["inline"] = _inline
+    headings = _headings(sections, set())
+    contents = len(headings) + sum(len(heading.parts) for heading in headings) >= _CONTENTS_FROM
+    template = environment.get_template("page.html.j2")
+    return template.render(title=title, summary=summary, headings=headings, contents=contents)
+
+
+def _headings(sections: Sequence[Section], taken: set[str]) -> list[Heading]:
+    """Give every section an anchor of its own, made of its title."""
+    found = []
+    for section in sections:
+        plain = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+        numbered = (plain if count == 1 else f"{plain}-{count}" for count in itertools.count(1))
+        anchor = next(name for name in numbered if name not in taken)
+        taken.add(anchor)
+        found.append(Heading(anchor, section, _headings(section.sections, taken)))
+    return found
+
+
+def _inline(text: str) -> Markup:
+    """Escape a text and show what Markdown would show as code or as a link."""
+    parts, end = Markup(), 0
+    for match in _INLINE.finditer(text):
+        parts += escape(text[end : match.start()])
+        if match["code"]:
+            parts += Markup("<code>{}</code>").format(match["code"])
+        else:
+            parts += Markup('<a href="{}">{}</a>').format(match["target"], match["text"])
+        end = match.end()
+    return parts + escape(text[end:])
 
 
 def write_page(path: Path, title: str, summary: str, sections: Sequence[Section]) -> Path:

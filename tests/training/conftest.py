@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +13,8 @@ import pytest
 from drone_agent.vision.preprocess import read_image
 
 pytest.importorskip("torch", reason="needs the [training] extra")
+
+from training.figures import figure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,3 +88,22 @@ def splits(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cache(splits: Path) -> Path:
     return splits / "cache"
+
+
+@pytest.fixture
+def figures_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[Any]]:
+    """Return a list that fills with the figures that a module draws from then on."""
+
+    def watch(module: ModuleType) -> list[Any]:
+        kept: list[Any] = []
+
+        @contextmanager
+        def watched(path: Path, **size: Any) -> Iterator[Any]:
+            with figure(path, **size) as made:
+                kept.append(made)
+                yield made
+
+        monkeypatch.setattr(module, "figure", watched)
+        return kept
+
+    return watch

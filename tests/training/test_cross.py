@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ pytest.importorskip("torch", reason="needs the [training] extra")
 
 from training.config import TrainConfig, read_settings
 from training.errors import ConfigError
+from training.evaluation import cross
 from training.evaluation.cross import (
     Row,
     RowResult,
@@ -104,6 +109,26 @@ def test_a_set_of_cracks_alone_has_no_auroc() -> None:
     item = made("c", 10, 0)
     assert value_of(result(item, "test", 0.0, resamples=10), "auroc") is None
     assert value_of(result(item, "test", 0.0, resamples=10), "specificity") is None
+
+
+def test_figures_in_the_matrix_can_be_read_at_the_width_of_a_page_and_stay_in_their_cells(
+    tmp_path: Path, figures_of: Callable[[ModuleType], list[Any]]
+) -> None:
+    rows = []
+    for label in ("METU", "quay"):
+        one = cell("uav75", label, right=True)
+        rows.append(replace(one, results=one.results * 11))
+    figures = figures_of(cross)
+    cross.draw_matrix(rows, tmp_path / "cross.svg")
+    (drawn,) = figures
+    page_px = 62 * 16 - 48  # body of the page
+    shrunk = min(1.0, page_px / (drawn.get_figwidth() * 100))
+    for axes in drawn.axes:
+        width = axes.get_window_extent().width / 11
+        assert len(axes.texts) >= 22
+        for text in axes.texts:
+            assert text.get_fontsize() * 100 / 72 * shrunk >= 8
+            assert text.get_window_extent().width < width
 
 
 @pytest.mark.parametrize(

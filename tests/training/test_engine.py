@@ -4,8 +4,9 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from tests.training.conftest import REPOSITORY
 from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
 from training.data.sources import JOINT
-from training.engine import checkpoint
+from training.engine import checkpoint, curves
 from training.engine.device import choose_device
 from training.engine.meter import Losses
 from training.engine.stopping import has_stalled, recall_at_specificity
@@ -377,6 +378,50 @@ def test_a_run_leaves_a_model_a_history_and_where_its_data_came_from(straight: T
     logit, cells = checkpoint.load_model(folder / "best.pt")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert logit.shape == (1,)
     assert cells.shape == (1, 4, 4)
+
+
+def test_curves_show_every_loss_and_every_set_apart_with_units(
+    tmp_path: Path, figures_of: Callable[[ModuleType], list[Any]]
+) -> None:
+    history: list[dict[str, Any]] = [
+        {"step": step, "stage": "only", "loss": 0.5, "criterion": 0.9, "a/recall": 1.0, "b/recall": 1.0, "b/auroc": 0.9}
+        for step in (20, 40)
+    ]
+    trace = [[float(step), 1e-3, step / 40, 0.2, 0.0] for step in range(1, 41)]
+    figures = figures_of(curves)
+    curves.draw_curves(tmp_path / "a.svg", history, trace)
+    made = figures[0]
+    loss, rate, result, recall, _, auroc = made.axes
+    assert [axes.get_ylabel() for axes in made.axes] == [
+        "loss (nats)", "rate (no unit)", "share", "share of the tiles", "share of the tiles", "area, 0.5 is chance",
+    ]  # fmt: skip
+    raw, smooth, *cells = loss.lines
+    assert list(raw.get_ydata()) == [row[2] for row in trace]
+    assert smooth.get_ydata()[-1] == pytest.approx(np.mean([row[2] for row in trace[-15:]]))
+    assert len(cells) == 2  # a loss that is always zero is not drawn
+    first, second = (line for line in recall.lines if line.get_label() in {"a", "b"})
+    for kind in ("get_marker", "get_color", "get_linestyle"):
+        assert getattr(first, kind)() != getattr(second, kind)()
+    assert first.get_markersize() > second.get_markersize()  # seen where the other lies on it
+    assert {line.get_markerfacecolor() for line in (first, second)} == {"none"}
+    low, high = result.get_ylim()
+    assert high - low >= 0.05
+    assert [list(line.get_ydata()) for line in auroc.lines if line.get_label() == "b"] == [[0.9, 0.9]]
+    assert len(rate.lines) == 1
+    curves.draw_curves(tmp_path / "b.svg", history, trace)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_without_a_trace_the_means_between_validations_are_drawn(
+    tmp_path: Path, figures_of: Callable[[ModuleType], list[Any]]
+) -> None:
+    history = [{"step": 4, "stage": "only", "loss": 0.5, "cell_loss": 0.0, "criterion": 0.9, "a/recall": 1.0}]
+    figures = figures_of(curves)
+    curves.draw_curves(tmp_path / "a.svg", history, curves.read_trace(tmp_path / "steps.csv"))
+    (points,) = figures[0].axes[0].lines
+    assert list(points.get_ydata()) == [0.5]
+    (tmp_path / "steps.csv").write_text("step,rate,loss,cell_loss,teacher_loss\n1.0,0.1,0.5,0.0,0.25\n")
+    assert curves.read_trace(tmp_path / "steps.csv") == [[1.0, 0.1, 0.5, 0.0, 0.25]]
 
 
 def test_a_student_resumes_exactly_and_names_its_teacher(config: TrainConfig, tmp_path: Path) -> None:

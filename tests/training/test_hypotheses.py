@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -148,6 +149,11 @@ def test_the_command_judges_a_bundle_at_its_own_threshold(
     assert (tmp_path / "opnet/index.html").is_file()
 
 
+def test_every_quantity_is_told_with_its_unit() -> None:
+    assert all(re.search(r"\(.+\)$", hypothesis.measured) for hypothesis in HYPOTHESES)
+    assert THIN.measured.endswith("(px)")
+
+
 def test_unknown_sets_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     from training.errors import ConfigError
     from training.evaluation.hypotheses_command import hypotheses_command
@@ -165,5 +171,6 @@ def test_the_page_says_so_where_no_tile_is_wrong(tmp_path: Path) -> None:
     chart = tmp_path / "effects.svg"
     draw_effects([found], chart)
     page = _page(tmp_path, "model", "int8", [(tiles.name, found)], chart).read_text(encoding="utf-8")
-    assert "<td>0</td><td>40</td><td>–</td>" in "".join(line.strip() for line in page.splitlines())
+    plain = page.replace(' class="short"', "").replace(' class="long"', "")
+    assert f"<td>0</td><td>40</td><td>{THIN.measured}</td><td>–</td>" in plain
     assert ">nan<" not in page

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from tests.training.conftest import REPOSITORY
+from training import cli
 from training.config import TrainConfig, read_settings
 from training.engine import checkpoint
 from training.engine.train import Trainer
 from training.errors import CheckpointError, DataError
 from training.export.bundle import read_manifest
 from training.figures import figure
+from training.journal import performance
 from training.journal.build import build
-from training.journal.performance import ranking, reached
-from training.journal.settings import JournalConfig, Pages
+from training.journal.performance import missed_table, ranking, reached
+from training.journal.settings import JournalConfig, Pages, command_of
 from training.journal.standing import KEPT
-from training.page import Picture, Section, write_page
+from training.page import Picture, Section, Table, write_page
 
 pytestmark = pytest.mark.training
 
@@ -66,22 +72,28 @@ def test_every_part_of_an_experiment_journal_is_there(run: Path, tmp_path: Path)
         "What the models look at", "Robustness", "Conclusions",
     ):  # fmt: skip
         assert f"\n## {heading}\n" in text
-        assert f"<h2>{heading}</h2>" in page.read_text()
+        assert f">{heading}</h2>" in page.read_text()
     assert "389,633 parameters in all" in text
     assert "config/training/small.yaml" in text
     assert (tmp_path / "journal/figures/curves-small.svg").is_file()
 
 
-def test_a_run_that_learnt_nothing_says_what_it_keeps_and_has_no_curves(run: Path, tmp_path: Path) -> None:
-    content = torch.load(run / "best.pt", weights_only=False)
-    content["step"] = 0
-    content["config"]["model"]["init"] = ["runs/a/final.pt", "runs/b/best.pt"]
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    torch.save(content, kept / "best.pt")
-    build(config(tmp_path / "journal", runs={"kept": kept}))
+def test_a_run_that_learnt_nothing_says_what_it_keeps_and_has_neither_loss_nor_curves(
+    run: Path, tmp_path: Path
+) -> None:
+    starts = {"both": ["runs/a/final.pt", "runs/b/best.pt"], "one": "runs/a/final.pt"}
+    runs = {name: tmp_path / name for name in starts}
+    for name, init in starts.items():
+        content = torch.load(run / "best.pt", weights_only=False)
+        content["step"] = 0
+        content["config"]["model"]["init"] = init
+        runs[name].mkdir()
+        torch.save(content, runs[name] / "best.pt")
+    build(config(tmp_path / "journal", runs=runs))
     text = (tmp_path / "journal/journal.md").read_text()
-    assert "Nothing was learnt: what it starts from is kept (runs/a/final.pt, runs/b/best.pt;" in text
+    assert "Nothing was learnt, no loss was computed: average of runs/a/final.pt and runs/b/best.pt." in text
+    assert "| both | none: average of runs/a/final.pt and runs/b/best.pt | – | – | – | – |" in text
+    assert "| one | none: runs/a/final.pt as it is | – | – | – | – |" in text
     assert not list((tmp_path / "journal/figures").glob("curves-*"))
 
 
@@ -89,7 +101,7 @@ def test_every_picture_that_the_markdown_links_is_there(run: Path, tmp_path: Pat
     pages = Pages(studies=[other_page(tmp_path / "study")])
     build(config(tmp_path / "journal", runs={"small": run}, pages=pages))
     text = (tmp_path / "journal/journal.md").read_text()
-    linked = [part.split(")")[0] for part in text.split("](")[1:]]
+    linked = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert len(linked) == 3
     assert all((tmp_path / "journal" / link).is_file() for link in linked)
 
@@ -100,10 +112,141 @@ def test_photographs_are_left_out_unless_asked_for(tmp_path: Path) -> None:
     text = (tmp_path / "public/journal.md").read_text()
     assert "Said by the study" in text
     assert "chart.svg" in text
-    assert "may not be redistributed: the photograph.png" in text
+    note = "Not in this document: 1 picture of photographs (photographs of data sets are no part of this repository). "
+    assert text.count(f"{note}`crack-training study` writes them into `{tmp_path / 'study'}/`.") == 1
+    assert "photograph.png" not in text
     assert not list((tmp_path / "public/figures").glob("*.png"))
     build(config(tmp_path / "private", pages=pages, photographs=True))
     assert len(list((tmp_path / "private/figures").glob("*.png"))) == 1
+    assert "Not in this document" not in (tmp_path / "private/journal.md").read_text()
+
+
+def test_files_that_are_cited_are_said_to_be_elsewhere_once(tmp_path: Path) -> None:
+    table = Table(["x"], [["y"]], "All groups: twins-a.csv.")
+    deep = Section("Deep", ["Further sizes are in audit.json, and again in audit.json."], [table])
+    page = write_page(tmp_path / "audit/index.html", "Audit", "", [Section("One", sections=[deep])])
+    given = config(tmp_path / "journal", pages=Pages(data=[page]))
+    build(given)
+    said = "Not in this document: the files that are named (`audit.json`, `twins-a.csv`). `crack-training audit` writes them"
+    assert (tmp_path / "journal/journal.md").read_text().count(said) == 1
+    shutil.rmtree(page.parent)
+    build(given)  # taken over with its note
+    after = (tmp_path / "journal/journal.md").read_text()
+    assert KEPT in after
+    assert after.count("Not in this document") == after.count(said) == 1
+
+
+def test_notes_picture_by_picture_of_an_older_journal_become_one(tmp_path: Path) -> None:
+    old = "Left out, since it shows photographs that may not be redistributed: "
+    parts = [Section("METU", [f"{old}samples.", "kept"]), Section("OMU", [f"{old}samples.", f"{old}errors."])]
+    standing = Section("Data", sections=[Section("Audit", ["said"], sections=parts, origin="runs/gone/index.html")])
+    write_page(tmp_path / "index.html", "Journal", "", [standing])
+    build(config(tmp_path, pages=Pages(data=[Path("runs/gone/index.html")])))
+    text = (tmp_path / "journal.md").read_text()
+    assert old not in text
+    assert "kept" in text
+    assert "Not in this document: 3 pictures of photographs" in text
+    assert "`crack-training audit` writes them into `runs/gone/`." in text
+
+
+def test_the_command_of_every_page_is_one_of_the_command_line() -> None:
+    given = read_settings(REPOSITORY / "config/training/commands/journal.yaml", JournalConfig)
+    cli._register_further_commands()
+    known = {command.name for command in cli.app.registered_commands}
+    pages = [(part, page) for part in Pages.model_fields for page in getattr(given.pages, part)]
+    assert {part for part, _ in pages} == set(Pages.model_fields)
+    assert {command_of(part, page) for part, page in pages} <= known
+    assert command_of("performance", Path("runs/cross/cross.html")) == "cross"
+    assert command_of("performance", Path("runs/evaluate/x/evaluation.html")) == "evaluate"
+
+
+def test_the_baseline_shows_what_the_architectures_reach_or_says_that_it_was_not_measured(tmp_path: Path) -> None:
+    page = tmp_path / "study/index.html"
+    given = config(tmp_path / "journal", pages=Pages(baseline=[page]))
+
+    def part() -> str:
+        build(given)
+        return (tmp_path / "journal/journal.md").read_text().split("## Choice of the baseline")[1].split("\n## ")[0]
+
+    absent = "was not measured for this journal"
+    assert absent in part()
+    write_page(page, "Architectures trained alike", "", [Section("All", tables=[Table(["model"], [["vgg16"]])])])
+    measured = part()
+    assert absent not in measured
+    assert "### Architectures trained alike" in measured
+    assert "| vgg16 |" in measured
+    shutil.rmtree(page.parent)
+    taken_over = part()
+    assert KEPT in taken_over
+    assert "| vgg16 |" in taken_over
+    assert absent not in taken_over
+
+
+def test_conclusions_say_what_flies_what_comes_first_and_how_much_longer_it_takes(tmp_path: Path) -> None:
+    manifests = [read_manifest(folder) for folder in BUNDLES]
+    opnet, mobilenet = manifests
+    rows = [
+        ["opnet-variant", f"{opnet.parameters:,}", "9.99"],
+        ["opnet", f"{opnet.parameters:,}", "0.50"],
+        ["other-name", f"{mobilenet.parameters:,}", "0.80"],
+    ]
+    costs = Section("Costs", tables=[Table(["model", "parameters", "8-bit time / opnet fp32"], rows)])
+    page = write_page(tmp_path / "models/index.html", "Architectures", "", [costs])
+    models = tmp_path / "bundles"
+    for folder in BUNDLES:
+        (models / folder.name).mkdir(parents=True)
+        shutil.copy(folder / "manifest.json", models / folder.name)
+    given = config(
+        tmp_path / "journal",
+        bundles=[models / folder.name for folder in BUNDLES],
+        pages=Pages(architectures=[page]),
+    )
+
+    def conclusions() -> str:
+        build(given)
+        return (tmp_path / "journal/journal.md").read_text().split("## Conclusions")[1]
+
+    assert "What flies" not in conclusions()  # no index, no default
+    first = ranking(manifests)[0][0].name
+    assert first == "mobilenetv2"
+    (models / "INDEX.json").write_text('{"default": "opnet"}')
+    text = conclusions()
+    assert "What flies, where no other model is named, is opnet " in text
+    assert "First by the bars is mobilenetv2" in text
+    assert "takes 1.60 times as long for a tile as opnet's" in text
+    assert "Of the 11 bars 4 are judged on validation sets and 7 on test and external sets." in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| mobilenetv2 |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "0.80"
+    met, here, elsewhere = (tuple(int(number) for number in cell.split(" of ")) for cell in cells[3:6])
+    assert met == (here[0] + elsewhere[0], here[1] + elsewhere[1])
+    (models / "INDEX.json").write_text("torn")
+    with pytest.raises(DataError, match=r"INDEX\.json"):
+        conclusions()
+
+
+def test_every_missed_bar_is_listed_with_who_misses_it() -> None:
+    manifests = [read_manifest(folder) for folder in BUNDLES]
+    missed = [item for manifest in manifests for item in reached(manifest) if not item.met]
+    rows = missed_table(manifests).rows
+    assert missed
+    assert sum(row[3].count(" of ") for row in rows) == len(missed)
+    for item in missed:
+        (row,) = [row for row in rows if row[:2] == [item.set, item.bar.kind]]
+        assert row[2] == item.role
+        assert f"{item.bundle} {100 * item.value:.1f} of {100 * item.bar.wanted:g}" in row[3]
+
+
+def test_the_figure_of_all_bundles_shows_what_was_wanted_of_each(
+    tmp_path: Path, figures_of: Callable[[ModuleType], list[Any]]
+) -> None:
+    figures = figures_of(performance)
+    manifests = [read_manifest(folder) for folder in BUNDLES]
+    performance.draw_bars(manifests, tmp_path / "bars.svg")
+    ticks = [line for line in figures[0].axes[0].lines if line.get_marker() == "|" and len(line.get_xdata())]
+    wanted = [sorted(item.bar.wanted for item in reached(manifest)) for manifest in manifests]
+    assert [sorted(line.get_xdata()) for line in ticks] == wanted
+    assert ticks[0].get_color() != ticks[1].get_color()
 
 
 def test_what_was_not_run_is_said(tmp_path: Path) -> None:

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from training.errors import DataError
 from training.figures import figure
-from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
+from training.page import (
+    Picture,
+    Section,
+    Table,
+    read_sections,
+    render_markdown,
+    render_page,
+    sections_beside,
+    write_page,
+)
 
 pytestmark = pytest.mark.training
 
@@ -57,3 +67,39 @@ def test_the_same_numbers_give_the_same_figure(tmp_path: Path) -> None:
         with figure(tmp_path / name) as drawn:
             drawn.subplots().plot([1, 2, 3], [3, 1, 2], label="x")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def anchors(page: str) -> list[str]:
+    return re.findall(r'<h[2-6] id="([^"]+)">', page)
+
+
+def test_a_long_page_has_contents_that_lead_to_its_sections_and_their_parts() -> None:
+    parts = [Section("Same name"), Section("Same name", sections=[Section("Deep")])]
+    many = [Section(f"Part {index}", sections=parts) for index in range(4)]
+    page = render_page("Title", "", many)
+    contents = page.split("<nav")[1].split("</nav>")[0]
+    ids = anchors(page)
+    assert len(ids) == len(set(ids)) == 16
+    linked = re.findall(r'href="#([^"]+)"', contents)
+    assert linked == [anchor for anchor in ids if not anchor.startswith("deep")]
+    assert "<nav" not in render_page("Title", "", many[:2])
+
+
+def test_code_and_links_of_markdown_are_shown_as_such_and_nothing_else_is_markup() -> None:
+    text = "run `a <b>` and see [the [x](../results.md), 5 ` 6, [1](2 3), <i>"
+    page = render_page("Title", text, [Section("The `x` of it", [text], [Table(["`h`"], [["`c`"]], "`n`")])])
+    shown = page.split("</style>")[1]
+    assert "run <code>a &lt;b&gt;</code> and see [the" in shown
+    assert '<a href="../results.md">' in shown
+    assert "5 ` 6, [1](2 3), &lt;i&gt;" in shown
+    assert "The <code>x</code> of it</h2>" in shown
+    for inner in "hcn":
+        assert f"<code>{inner}</code>" in shown
+
+
+def test_headings_have_six_levels_at_most() -> None:
+    deep = Section("6")
+    for level in range(5, 0, -1):
+        deep = Section(str(level), sections=[deep])
+    page = render_page("Title", "", [deep])
+    assert re.findall(r"<h(\d) id", page.split("<h1")[1]) == ["2", "3", "4", "5", "6", "6"]

@@ -35,7 +35,7 @@ from training.study.plan import (
     steps_of,
     train_config,
 )
-from training.study.report import ALL_SETS, measure_cell, point_results, pooled, statements
+from training.study.report import ALL_SETS, measure_cell, point_results, pooled, statements, write_report
 from training.study.run import Outcome, Study
 from training.study.settings import Setting, StudySettings
 
@@ -316,6 +316,25 @@ def test_findings_name_the_level_and_the_direction() -> None:
     outcomes = [Outcome(base, 3, 1.0, 5.0, (right,)), Outcome(lower, 3, 1.0, 5.0, (blind,))]
     said = statements(settings, point_results(settings, outcomes))
     assert said == ["opnet, learning rate: 0.0001: AUROC lower by 50.0 points, recall lower by 100.0 points."]
+
+
+def test_models_without_any_factor_are_held_against_each_other(tmp_path: Path) -> None:
+    one = content()["models"]["opnet"]
+    without: dict[str, list[float]] = {name: [] for name in content()["factors"]}
+    settings = made(models={"opnet": one, "wider": one | {"base": one["base"] | {"width": 0.5}}}, factors=without)
+    labels, groups = [index % 2 for index in range(8)], [str(index) for index in range(8)]
+    right, blind = scored(list(np.where(labels, 1.0, -1.0)), labels, groups), scored([-1.0] * 8, labels, groups)
+    outcomes = [Outcome(run, 3, 1.0, 5.0, (s,)) for run, s in zip(planned(settings), (right, blind), strict=True)]
+    _, _, sections = read_sections(write_report(settings, outcomes, {}, tmp_path))
+    (beside,) = [section for section in sections if section.title == "The models beside each other"]
+    assert [row[:2] for row in beside.tables[0].rows] == [["opnet", "base"], ["wider", "base"]]
+    assert [row[5].split(" ")[0] for row in beside.tables[0].rows] == ["100.0", "50.0"]  # AUROC
+    assert len(beside.tables) == 2
+    assert "Nothing can be compared yet." not in sections[1].paragraphs
+    alone = write_report(made(factors=without), outcomes[:1], {}, tmp_path / "alone")
+    _, _, sections = read_sections(alone)
+    assert [section.title for section in sections] == ["Plan", "What was found"]
+    assert sections[1].paragraphs == ["Nothing can be compared yet."]
 
 
 # --- carried out ---

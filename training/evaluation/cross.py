@@ -240,7 +240,7 @@ def write_report(rows: Sequence[RowResult], title: str, out: Path) -> Path:
 def draw_matrix(rows: Sequence[RowResult], path: Path) -> Path:
     """A heat map for each measure, one above the other."""
     keys = [result.key for result in rows[0].results]
-    height = 0.48 * len(rows) + 1.5
+    height = 0.56 * len(rows) + 1.5
     with figure(path, width_in=max(7.0, 1.0 * len(keys) + 2.5), height_in=len(MEASURES) * height) as drawn:
         for place, measure in enumerate(MEASURES):
             axes = drawn.add_subplot(len(MEASURES), 1, place + 1)
@@ -249,21 +249,21 @@ def draw_matrix(rows: Sequence[RowResult], path: Path) -> Path:
                 for x, result in enumerate(row.results):
                     found = value_of(result, measure)
                     if found is None:
-                        axes.text(x, y, "–", ha="center", va="center", color="#777777", fontsize=8)
+                        axes.text(x, y, "–", ha="center", va="center", color="#777777", fontsize=10)
                         continue
                     values[y, x] = found.value
                     colour = "white" if found.value < 0.72 else "black"
                     axes.text(
-                        x, y - 0.1, f"{100 * found.value:.1f}", ha="center", va="center", color=colour, fontsize=8
+                        x, y - 0.18, f"{100 * found.value:.1f}", ha="center", va="center", color=colour, fontsize=10.5
                     )
                     if not np.isnan(found.low):
                         span = f"{100 * found.low:.0f}–{100 * found.high:.0f}"
-                        axes.text(x, y + 0.27, span, ha="center", va="center", color=colour, fontsize=5.5)
+                        axes.text(x, y + 0.24, span, ha="center", va="center", color=colour, fontsize=9.5)
             axes.imshow(values, cmap="viridis", vmin=0.3, vmax=1.0, aspect="auto")
             _frame(axes, rows)
-            axes.set_xticks(range(len(keys)), keys, rotation=20, ha="right", fontsize=7)
-            axes.set_yticks(range(len(rows)), [row.row.label for row in rows], fontsize=8)
-            axes.set_title(measure, loc="left", fontsize=10)
+            axes.set_xticks(range(len(keys)), keys, rotation=20, ha="right", fontsize=9.5)
+            axes.set_yticks(range(len(rows)), [row.row.label for row in rows], fontsize=9.5)
+            axes.set_title(measure, loc="left", fontsize=12)
             axes.grid(visible=False)
     return path
 

@@ -40,6 +40,7 @@ class Hypothesis:
     Attributes:
         name: short.
         statement: what is claimed.
+        measured: the quantity with its unit.
         of: "missed" (cracks called sound) or "false alarm" (sound tiles called cracked).
         more: whether wrong tiles have more of the quantity, or less.
         needs_mask: whether the quantity is read off the mask.
@@ -48,6 +49,7 @@ class Hypothesis:
 
     name: str
     statement: str
+    measured: str
     of: Literal["missed", "false alarm"]
     more: bool
     needs_mask: bool
@@ -61,6 +63,7 @@ class Tested:
     set: str
     name: str
     statement: str
+    measured: str
     of: str
     wrong: int
     right: int
@@ -136,26 +139,85 @@ def is_joint(_tile: Tile, _mask: Tile | None, kind: str) -> float:
     return float(kind == "joint")
 
 
+_SHARPNESS: Final = "sharpness (log10 of the Laplacian's variance in grey levels squared)"
+
 HYPOTHESES: Final = (
-    Hypothesis("thin", "Thin cracks are missed more", "missed", more=False, needs_mask=True, quantity=crack_width_px),
-    Hypothesis("pale", "Pale cracks are missed more", "missed", more=False, needs_mask=True, quantity=crack_contrast),
-    Hypothesis("short", "Short cracks are missed more", "missed", more=False, needs_mask=True, quantity=crack_blocks),
     Hypothesis(
-        "soft", "Cracks in soft pictures are missed more", "missed", more=False, needs_mask=False, quantity=sharpness
+        "thin",
+        "Thin cracks are missed more",
+        "mean width of the crack (px)",
+        "missed",
+        more=False,
+        needs_mask=True,
+        quantity=crack_width_px,
     ),
     Hypothesis(
-        "dark", "Cracks in dark pictures are missed more", "missed", more=False, needs_mask=False, quantity=level
+        "pale",
+        "Pale cracks are missed more",
+        "crack darker than its surroundings by (grey levels)",
+        "missed",
+        more=False,
+        needs_mask=True,
+        quantity=crack_contrast,
     ),
-    Hypothesis("joint", "False alarms come from joints", "false alarm", more=True, needs_mask=False, quantity=is_joint),
     Hypothesis(
-        "line", "False alarms come from dark lines", "false alarm", more=True, needs_mask=False, quantity=line_strength
+        "short",
+        "Short cracks are missed more",
+        "length of the crack (blocks of a 14 x 14 grid)",
+        "missed",
+        more=False,
+        needs_mask=True,
+        quantity=crack_blocks,
     ),
     Hypothesis(
-        "hole", "False alarms come from dark places", "false alarm", more=True, needs_mask=False, quantity=darkest_place
+        "soft",
+        "Cracks in soft pictures are missed more",
+        _SHARPNESS,
+        "missed",
+        more=False,
+        needs_mask=False,
+        quantity=sharpness,
+    ),
+    Hypothesis(
+        "dark",
+        "Cracks in dark pictures are missed more",
+        "brightness (mean grey level, 0 to 255)",
+        "missed",
+        more=False,
+        needs_mask=False,
+        quantity=level,
+    ),
+    Hypothesis(
+        "joint",
+        "False alarms come from joints",
+        "joint in the tile (1) or none (0)",
+        "false alarm",
+        more=True,
+        needs_mask=False,
+        quantity=is_joint,
+    ),
+    Hypothesis(
+        "line",
+        "False alarms come from dark lines",
+        "darkest line against its surroundings (grey levels)",
+        "false alarm",
+        more=True,
+        needs_mask=False,
+        quantity=line_strength,
+    ),
+    Hypothesis(
+        "hole",
+        "False alarms come from dark places",
+        "darkest place against the median (grey levels)",
+        "false alarm",
+        more=True,
+        needs_mask=False,
+        quantity=darkest_place,
     ),
     Hypothesis(
         "rough",
         "False alarms come from rough, sharp surfaces",
+        _SHARPNESS,
         "false alarm",
         more=True,
         needs_mask=False,
@@ -218,6 +280,7 @@ def put_to_test(
         set=where_name or tiles.name,
         name=hypothesis.name,
         statement=hypothesis.statement,
+        measured=hypothesis.measured,
         of=hypothesis.of,
         wrong=int(wrong.sum()),
         right=int((~wrong).sum()),

@@ -100,13 +100,16 @@ def hypotheses_command(
 def _page(folder: Path, name: str, label: str, tested: list[tuple[str, Tested]], chart: Path) -> Path:
     from training.page import Picture, Section, Table, write_page
 
-    headings = ["guess", "set", "wrong", "right", "median of the wrong", "median of the right", "effect", "verdict"]
+    headings = ["guess", "set", "wrong (tiles)", "right (tiles)", "quantity (unit)"]
+    headings += ["its median of the wrong", "its median of the right", "effect (chance, 0.5: none)", "verdict"]
     rows = []
     for where, item in tested:
         effect = f"{item.effect.value:.2f} ({item.effect.low:.2f}–{item.effect.high:.2f})"
         medians = ["–" if math.isnan(median) else f"{median:.3g}" for median in (item.median_wrong, item.median_right)]
         shown = "–" if item.verdict == "too few errors" else effect
-        rows.append([item.statement, where, str(item.wrong), str(item.right), *medians, shown, item.verdict])
+        rows.append(
+            [item.statement, where, str(item.wrong), str(item.right), item.measured, *medians, shown, item.verdict]
+        )
     note = (
         "Effect: the chance that a wrongly judged tile has more of the quantity than a rightly judged one of the same "
         "class; 0.5 is none. 95 % interval by photograph. Many guesses on few errors: a supported one is a lead."

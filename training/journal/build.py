@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -14,18 +16,28 @@ from typing import Any, Final
 import yaml
 
 from training.engine import checkpoint
+from training.engine.curves import draw_curves, read_trace
 from training.errors import DataError
-from training.export.bundle import Manifest, read_manifest
+from training.export.bundle import INDEX, Manifest, read_manifest
 from training.export.lineage import listed
-from training.figures import figure
-from training.journal.performance import bars_table, draw_bars, ranking
-from training.journal.settings import JournalConfig
+from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
+from training.journal.settings import JournalConfig, command_of
 from training.journal.standing import Standing, standing_journal
 from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
 
 CHARTS: Final = {".svg"}
 _TRAINING: Final = "Training"
+_BASELINE: Final = "Choice of the baseline"
+_ERRORS: Final = "Errors, and guesses about them put to the test"
 _NO_RUN: Final = "Nothing of this part was run for this journal."
+_NO_BASELINE: Final = (
+    "How well these architectures judge when they are trained alike, with an equal budget, was not measured for this "
+    "journal: the tables below say what they cost, and only that."
+)
+_ELSEWHERE: Final = "Not in this document: "
+_FORMERLY: Final = "Left out, since it shows photographs that may not be redistributed: "
+"""So journals before this one began a paragraph for every single picture that they left out."""
+_FILE: Final = re.compile(r"\b[a-z0-9][\w-]*\.(?:csv|json)\b")
 
 
 def build(config: JournalConfig, standing_in: Path | None = None) -> Path:
@@ -53,29 +65,28 @@ def _build(config: JournalConfig, standing: Standing) -> Path:
         shutil.rmtree(figures)  # of an earlier journal
     manifests = [read_manifest(folder) for folder in config.bundles]
     runs = {name: _run(name, folder, standing) for name, folder in config.runs.items()}
+    architectures = _baseline(config, standing)
     sections = [
         _data(config, manifests, standing),
         _split(config, standing),
         _metrics(),
-        _taken_over("Augmentation", config.pages.augmentation, standing),
+        _taken_over("Augmentation", "augmentation", config, standing),
         _loss(runs, standing),
-        _taken_over("Choice of the baseline", config.pages.architectures, standing),
+        architectures,
         _custom_model(),
-        _training(runs, figures, standing),
+        _training(config, runs, figures, standing),
         _performance(config, manifests, figures, standing),
-        _taken_over("Parameter studies", config.pages.studies, standing),
-        _taken_over("Errors, and guesses about them put to the test", config.pages.errors, standing),
-        _taken_over("What the models look at", config.pages.explanation, standing),
-        _taken_over("Robustness", config.pages.robustness, standing),
-        _conclusions(manifests),
+        _taken_over("Parameter studies", "studies", config, standing),
+        _errors(config, manifests, standing),
+        _taken_over("What the models look at", "explanation", config, standing),
+        _taken_over("Robustness", "robustness", config, standing),
+        _conclusions(config, manifests, _times(architectures, manifests)),
     ]
     sections = [_with_remarks(section, config.remarks) for section in sections]
     unknown = set(config.remarks) - {section.title for section in sections}
     if unknown:
         titles = ", ".join(repr(section.title) for section in sections)
         raise DataError(f"remarks for {', '.join(sorted(unknown))!r}: there is no such section; allowed: {titles}")
-    if not config.photographs:
-        sections = [_without_photographs(section) for section in sections]
     taken: Counter[str] = Counter()
     sections = [_gathered(section, figures, standing.figures, taken) for section in sections]
     summary = _summary(manifests)
@@ -106,7 +117,7 @@ def _data(config: JournalConfig, manifests: Sequence[Manifest], standing: Standi
         "Walls, brickwork and NHA12D are external: never trained on, and no weights, threshold or calibration were "
         "chosen by them. What earlier versions reached on them was known when these recipes were written.",
     )
-    return _joined(_section("Data", [table]), config.pages.data, standing)
+    return _joined(_section("Data", [table]), "data", config, standing)
 
 
 def _split(config: JournalConfig, standing: Standing) -> Section:
@@ -120,7 +131,7 @@ def _split(config: JournalConfig, standing: Standing) -> Section:
     if not rows:
         raise DataError(f"{config.splits}: holds no split; run `crack-training split`")
     table = Table(["set", "train", "val", "test", "groups"], rows, "Photographs; a group never spans two parts.")
-    return _joined(_section("Split", [table]), config.pages.split, standing)
+    return _joined(_section("Split", [table]), "split", config, standing)
 
 
 def _metrics() -> Section:
@@ -132,6 +143,9 @@ def _loss(runs: Mapping[str, dict[str, Any] | None], standing: Standing) -> Sect
     for name, content in runs.items():
         if content is None:
             rows += [row] if (row := standing.row("Loss", name)) else []
+            continue
+        if content["step"] == 0:
+            rows.append([name, f"none: {_kept(content)}", *["–"] * 4])
             continue
         loss = content["config"]["loss"]
         cells = "none" if not loss["cell_weight"] else f"{loss['cell_weight']:g} ({loss.get('cell_head', 'auxiliary')})"
@@ -148,6 +162,21 @@ def _loss(runs: Mapping[str, dict[str, Any] | None], standing: Standing) -> Sect
         )
     headings = ["run", "loss", "pos_weight", "label smoothing", "weight of the cells (whose)", "teacher"]
     return _section("Loss", [Table(headings, rows)] if rows else [])
+
+
+def _kept(content: dict[str, Any]) -> str:
+    """Say what a run without steps is made of."""
+    starts = listed(content["config"]["model"].get("init"))
+    return f"average of {' and '.join(starts)}" if len(starts) > 1 else f"{', '.join(starts) or 'its start'} as it is"
+
+
+def _baseline(config: JournalConfig, standing: Standing) -> Section:
+    section = _taken_over(_BASELINE, "architectures", config, standing)
+    there = [page for page in config.pages.baseline if _is_told(_BASELINE, page, standing)]
+    if not there:
+        return replace(section, paragraphs=[*section.paragraphs, _NO_BASELINE])
+    pages = config.pages.model_copy(update={"baseline": there})
+    return _joined(section, "baseline", config.model_copy(update={"pages": pages}), standing)
 
 
 def _custom_model() -> Section:
@@ -168,19 +197,20 @@ def _custom_model() -> Section:
     return _section("The custom model", [Table(["layer", "output", "parameters"], rows, note)])
 
 
-def _training(runs: Mapping[str, dict[str, Any] | None], figures: Path, standing: Standing) -> Section:
+def _training(
+    config: JournalConfig, runs: Mapping[str, dict[str, Any] | None], figures: Path, standing: Standing
+) -> Section:
     parts = []
     for name, content in runs.items():
         if content is None:
             parts += [part] if (part := standing.part(_TRAINING, name)) else []
             continue
         if content["step"] == 0:
-            starts = ", ".join(listed(content["config"]["model"].get("init")))
-            kept = f"Nothing was learnt: what it starts from is kept ({starts}; of several their average)."
+            kept = f"Nothing was learnt, no loss was computed: {_kept(content)}."
             parts.append(Section(name, [_facts(content), kept], origin=name))
             continue
         path = figures / f"curves-{name}.svg"
-        draw_curves(content["history"], path)
+        draw_curves(path, content["history"], read_trace(config.runs[name] / "steps.csv"))
         stages = [
             [
                 stage["name"], str(stage["px"]), str(stage["batch"]), str(stage["steps"]), f"{stage['lr']:g}",
@@ -193,11 +223,11 @@ def _training(runs: Mapping[str, dict[str, Any] | None], figures: Path, standing
                 name,
                 [_facts(content)],
                 [Table(["stage", "px", "batch", "steps", "rate", "preset", "share of each source"], stages)],
-                [Picture(path, f"{name}: loss and validation sets over the steps (averaged weights)")],
+                [Picture(path, f"{name}: training loss, and the validation sets judged by the averaged weights")],
                 origin=name,
             )
         )
-    return replace(_section(_TRAINING), sections=parts) if parts else _taken_over(_TRAINING, [], standing)
+    return replace(_section(_TRAINING), sections=parts) if parts else _with_no_run(_section(_TRAINING))
 
 
 def _facts(content: dict[str, Any]) -> str:
@@ -207,25 +237,6 @@ def _facts(content: dict[str, Any]) -> str:
     )
 
 
-def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a run's loss and, for each validation set, AUROC (or recall or specificity where it has one class)."""
-    with figure(path, width_in=8, height_in=3.2) as drawn:
-        left, right = drawn.subplots(1, 2)
-        losses = [(row["step"], row["loss"]) for row in history if row.get("loss") is not None]
-        if losses:
-            left.plot(*zip(*losses, strict=True), marker="o", ms=3)
-        left.set_xlabel("step")
-        left.set_ylabel("loss of the tiles")
-        names = list(dict.fromkeys(key.split("/")[0] for row in history for key in row if "/" in key))
-        for name in names:
-            measure = next(key for key in ("auroc", "recall", "specificity") if f"{name}/{key}" in history[-1])
-            points = [(row["step"], row[f"{name}/{measure}"]) for row in history if f"{name}/{measure}" in row]
-            right.plot(*zip(*points, strict=True), marker="o", ms=3, label=f"{name} {measure}")
-        right.set_xlabel("step")
-        right.set_ylim(top=1.01)
-        right.legend(fontsize=7)
-
-
 def _performance(config: JournalConfig, manifests: Sequence[Manifest], figures: Path, standing: Standing) -> Section:
     path = figures / "performance.svg"
     draw_bars(manifests, path)
@@ -233,31 +244,55 @@ def _performance(config: JournalConfig, manifests: Sequence[Manifest], figures: 
         "Performance",
         ["The files that fly, on photographs that were not trained on. The whole curve is on each model's card."],
         [bars_table(manifests)],
-        [Picture(path, "Share judged rightly on each set, with intervals")],
+        [Picture(path, "Share judged rightly on each set, with intervals; strokes: what was wanted of each")],
     )
-    return _joined(section, config.pages.performance, standing)
+    return _joined(section, "performance", config, standing)
 
 
-def _conclusions(manifests: Sequence[Manifest]) -> Section:
-    ordered = ranking(manifests)
-    rows = [
-        [manifest.name, f"{manifest.parameters:,}", f"{met} of {total}", f"{share:.2f}"]
-        for manifest, met, total, share in ordered
-    ]
-    table = Table(
-        ["model", "parameters", "bars met (all against those of the larger models)", "allowed error used (mean)"],
-        rows,
-        "The mean is geometric, over all bars; 1 would meet every bar exactly, less is better.",
-    )
-    paragraphs = _texts()["Conclusions"]
-    if ordered:
-        winner, met, total, share = ordered[0]
-        paragraphs.insert(
-            0,
-            f"The winner by the stated rule is {winner.name}: it meets {met} of {total} bars and uses "
-            f"{share:.2f} of the allowed error on average. The rule: most bars met, then least of the allowed error.",
-        )
-    return Section("Conclusions", paragraphs, [table])
+def _errors(config: JournalConfig, manifests: Sequence[Manifest], standing: Standing) -> Section:
+    section = _taken_over(_ERRORS, "errors", config, standing)
+    return replace(section, tables=[missed_table(manifests)])
+
+
+def _conclusions(config: JournalConfig, manifests: Sequence[Manifest], times: Mapping[str, float]) -> Section:
+    paragraphs = standing_of(manifests, times, _default(config))
+    return Section("Conclusions", [*paragraphs, *_texts()["Conclusions"]], [ranked_table(manifests, times)])
+
+
+def _default(config: JournalConfig) -> str | None:
+    """Return which bundle flies where none is named, None if the folder of the bundles does not say."""
+    index = config.bundles[0].parent / INDEX
+    if not index.is_file():
+        return None
+    try:
+        name = json.loads(index.read_text(encoding="utf-8")).get("default")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{index}: damaged ({error}); export a bundle to have it written again") from error
+    return name if isinstance(name, str) else None
+
+
+def _times(architectures: Section, manifests: Sequence[Manifest]) -> dict[str, float]:
+    """Read off the table of the architectures how long an 8-bit tile takes, by name of the bundle.
+
+    A network is known by its name and its number of parameters, of which the name may be that of a variant.
+    """
+    found = {}
+    for table in _tables(architectures):
+        column = next((at for at, heading in enumerate(table.headings) if heading.startswith("8-bit time /")), None)
+        if column is None:
+            continue
+        for manifest in manifests:
+            rows = [row for row in table.rows if row[1] == f"{manifest.parameters:,}" and row[column] != "–"]
+            rows.sort(key=lambda row: row[0] != manifest.name)
+            if rows:
+                found[manifest.name] = float(rows[0][column])
+    return found
+
+
+def _tables(section: Section) -> Iterator[Table]:
+    yield from section.tables
+    for part in section.sections:
+        yield from _tables(part)
 
 
 def _summary(manifests: Sequence[Manifest]) -> str:
@@ -278,20 +313,29 @@ def _section(title: str, tables: Sequence[Table] = ()) -> Section:
     return Section(title, _texts()[title], tables)
 
 
-def _taken_over(title: str, pages: Sequence[Path], standing: Standing) -> Section:
-    section = _joined(_section(title), pages, standing)
-    return section if pages else replace(section, paragraphs=[*section.paragraphs, _NO_RUN])
+def _taken_over(title: str, part: str, config: JournalConfig, standing: Standing) -> Section:
+    section = _section(title)
+    return _joined(section, part, config, standing) if getattr(config.pages, part) else _with_no_run(section)
 
 
-def _joined(section: Section, pages: Sequence[Path], standing: Standing) -> Section:
-    """Add what other commands found, each page as a part of its own."""
+def _with_no_run(section: Section) -> Section:
+    return replace(section, paragraphs=[*section.paragraphs, _NO_RUN])
+
+
+def _is_told(title: str, page: Path, standing: Standing) -> bool:
+    """Whether a page is there, or was when the journal that stands was written."""
+    return sections_beside(page).is_file() or standing.part(title, page.as_posix()) is not None
+
+
+def _joined(section: Section, part: str, config: JournalConfig, standing: Standing) -> Section:
+    """Add what other commands found, each page of a part of `Pages` as a part of its own."""
     parts = list(section.sections)
-    for page in pages:
+    for page in getattr(config.pages, part):
         kept = None if sections_beside(page).is_file() else standing.part(section.title, page.as_posix())
         if kept is None:
             title, summary, sections = read_sections(page)
             kept = Section(title, [summary] if summary else [], sections=sections, origin=page.as_posix())
-        parts.append(kept)
+        parts.append(_published(kept, command_of(part, page), page.parent, photographs=config.photographs))
     return replace(section, sections=parts)
 
 
@@ -299,17 +343,42 @@ def _with_remarks(section: Section, remarks: dict[str, list[str]]) -> Section:
     return replace(section, paragraphs=[*section.paragraphs, *remarks.get(section.title, [])])
 
 
-def _without_photographs(section: Section) -> Section:
-    """Leave out pictures of photographs: most data sets may not be redistributed."""
+def _published(part: Section, command: str, folder: Path, *, photographs: bool) -> Section:
+    """Leave out pictures of photographs unless they are wanted, and say once what is not here and how to have it."""
+    files = sorted({name for text in _said(part) for name in _FILE.findall(text)})
+    left_out = 0
+    if not photographs:
+        part, left_out = _without_photographs(part)
+    if any(text.startswith(_ELSEWHERE) for text in part.paragraphs):  # taken over with its note
+        return part
+    note = []
+    if left_out:
+        pictures = "1 picture" if left_out == 1 else f"{left_out} pictures"
+        note.append(f"{pictures} of photographs (photographs of data sets are no part of this repository)")
+    if files:
+        note.append(f"the files that are named ({', '.join(f'`{name}`' for name in files)})")
+    if not note:
+        return part
+    said = f"{_ELSEWHERE}{' and '.join(note)}. `crack-training {command}` writes them into `{folder.as_posix()}/`."
+    return replace(part, paragraphs=[*part.paragraphs, said])
+
+
+def _said(section: Section) -> Iterator[str]:
+    yield from section.paragraphs
+    yield from (table.note for table in section.tables)
+    for part in section.sections:
+        yield from _said(part)
+
+
+def _without_photographs(section: Section) -> tuple[Section, int]:
+    """Take the pictures of photographs out of a section and its parts; return how many those were, too."""
     kept = [picture for picture in section.pictures if picture.path.suffix.lower() in CHARTS]
-    left_out = [picture.caption for picture in section.pictures if picture not in kept]
-    note = [f"Left out, since it shows photographs that may not be redistributed: {caption}." for caption in left_out]
-    return replace(
-        section,
-        paragraphs=[*section.paragraphs, *note],
-        pictures=kept,
-        sections=[_without_photographs(part) for part in section.sections],
-    )
+    paragraphs = [text for text in section.paragraphs if not text.startswith(_FORMERLY)]
+    left_out = len(section.pictures) - len(kept) + len(section.paragraphs) - len(paragraphs)
+    inner = [_without_photographs(part) for part in section.sections]
+    parts = [part for part, _ in inner]
+    bare = replace(section, paragraphs=paragraphs, pictures=kept, sections=parts)
+    return bare, left_out + sum(count for _, count in inner)
 
 
 def _gathered(section: Section, figures: Path, standing: Path, taken: Counter[str]) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,8 +98,7 @@ def ranking(manifests: Sequence[Manifest]) -> list[tuple[Manifest, int, int, flo
     """
     rows = []
     for manifest in manifests:
-        common = {(bar.set, bar.kind): bar for bar in bars_for("common")}
-        items = [replace(item, bar=common[item.bar.set, item.bar.kind]) for item in reached(manifest)]
+        items = _common(manifest)
         if not items:
             continue
         share = float(np.exp(np.mean([np.log(max(item.used, 0.05)) for item in items])))
@@ -107,8 +106,95 @@ def ranking(manifests: Sequence[Manifest]) -> list[tuple[Manifest, int, int, flo
     return sorted(rows, key=lambda row: (-row[1], row[3]))
 
 
+def _common(manifest: Manifest) -> list[Reached]:
+    """What a bundle reached, held against the bars of the larger models."""
+    common = {(bar.set, bar.kind): bar for bar in bars_for("common")}
+    return [replace(item, bar=common[item.bar.set, item.bar.kind]) for item in reached(manifest)]
+
+
+def ranked_table(manifests: Sequence[Manifest], times: Mapping[str, float]) -> Table:
+    """All bundles by `ranking`; `times`: of an 8-bit tile, as ratios to the float file of OPNet."""
+    rows = []
+    for manifest, met, total, share in ranking(manifests):
+        chosen_by = [item for item in _common(manifest) if item.role == "validation"]
+        others = [item for item in _common(manifest) if item.role != "validation"]
+        rows.append(
+            [
+                manifest.name,
+                f"{manifest.parameters:,}",
+                "–" if manifest.name not in times else f"{times[manifest.name]:.2f}",
+                f"{met} of {total}",
+                *(f"{sum(item.met for item in items)} of {len(items)}" for items in (chosen_by, others)),
+                f"{share:.2f}",
+            ]
+        )
+    headings = ["model", "parameters", "time of an 8-bit tile (float file of OPNet: 1)", "bars met"]
+    headings += ["of these on validation sets", "on test and external sets", "allowed error used (mean)"]
+    note = (
+        "All are held against the bars of the larger models. The mean is geometric, over all bars; 1 would meet every "
+        "bar exactly, less is better. Times: table of the architectures, the network with as many parameters."
+    )
+    return Table(headings, rows, note)
+
+
+def missed_table(manifests: Sequence[Manifest]) -> Table:
+    """Which bundle misses which of its own bars, one row for each set and measure that anyone misses."""
+    missed = [item for manifest in manifests for item in reached(manifest) if not item.met]
+    rows = []
+    for key in dict.fromkeys((item.set, item.bar.kind, item.role) for item in missed):
+        by = [item for item in missed if (item.set, item.bar.kind, item.role) == key]
+        rows.append([*key, "; ".join(f"{_named(item)}" for item in by)])
+    note = "Per cent of the int8 file at its own threshold, and what was wanted of it."
+    return Table(["bar that is missed", "measure", "role of the set", "by (reached of wanted)"], rows, note)
+
+
+def _named(item: Reached) -> str:
+    return f"{item.bundle} {100 * item.value:.1f} of {100 * item.bar.wanted:g}"
+
+
+def standing_of(manifests: Sequence[Manifest], times: Mapping[str, float], default: str | None) -> list[str]:
+    """Say which bundle flies, which comes first by the bars, and what that order rests on.
+
+    Args:
+        manifests: of the bundles.
+        times: of an 8-bit tile by name of the bundle, as ratios to the float file of OPNet.
+        default: the bundle that is taken when none is named; None: unknown.
+    """
+    rows = {manifest.name: (met, total, share) for manifest, met, total, share in ranking(manifests)}
+    if not rows:
+        return []
+    first = next(iter(rows))
+    said = []
+    if default in rows:
+        said.append(
+            f"What flies, where no other model is named, is {default} (the default in `exported_models/INDEX.json`): "
+            f"it meets {_result(rows[default])}."
+        )
+    said.append(
+        f"First by the bars is {first}: it meets {_result(rows[first])}. The rule of this order: most bars met, then "
+        "least of the allowed error."
+    )
+    if default in rows and default != first and {default, first} <= times.keys():
+        said[-1] += (
+            f" Its 8-bit file takes {times[first] / times[default]:.2f} times as long for a tile as {default}'s."
+        )
+    roles = [item.role for item in _common(next(manifest for manifest in manifests if manifest.name == first))]
+    chose = roles.count("validation")
+    said.append(
+        f"Of the {len(roles)} bars {chose} are judged on validation sets and {len(roles) - chose} on test and external "
+        "sets. The threshold and the moment of training were chosen on validation sets, by the smallest worst share of "
+        "allowed error; this order is a report of what came of it, and chose nothing."
+    )
+    return said
+
+
+def _result(row: tuple[int, int, float]) -> str:
+    met, total, share = row
+    return f"{met} of {total} bars and uses {share:.2f} of the allowed error on average"
+
+
 def draw_bars(manifests: Sequence[Manifest], path: Path) -> None:
-    """Draw every bundle's figures with their intervals, one row for each set and measure."""
+    """Draw every bundle's figures with their intervals and its bars, one row for each set and measure."""
     results = {manifest.name: {(item.set, item.bar.kind): item for item in reached(manifest)} for manifest in manifests}
     keys = list(dict.fromkeys(key for items in results.values() for key in items))
     with figure(path, width_in=7.5, height_in=1.2 + 0.42 * len(keys)) as drawn:
@@ -120,7 +206,11 @@ def draw_bars(manifests: Sequence[Manifest], path: Path) -> None:
             reach = [values - [item.low for _, item in found], [item.high for _, item in found] - values]
             places = [place + offset for place, _ in found]
             axes.errorbar(values, places, xerr=np.clip(reach, 0, 1), fmt="o", ms=4, lw=1.2, color=colour, label=name)
+            wanted = [item.bar.wanted for _, item in found]
+            axes.plot(wanted, places, linestyle="none", marker="|", ms=9, mew=1.8, color=colour)
         axes.set_yticks(range(len(keys)), [f"{set_} {kind}" for set_, kind in reversed(keys)])
         axes.set_xlabel("share judged rightly, with 95 % interval by tile")
         axes.set_xlim(-0.02, 1.02)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=max(1, len(results)))
+        axes.plot([], [], linestyle="none", marker="|", ms=9, mew=1.8, color="0.4", label="wanted")
+        drawn.legend(loc="outside lower center", ncols=len(results) + 1)
+        drawn.set_layout_engine("constrained")

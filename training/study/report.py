@@ -40,6 +40,8 @@ TITLES: Final = {
     "px": "Input scale",
     "width": "Width of the network",
 }
+BASES: Final = "models"
+"""Stands for a factor where the bases of the models are held against each other."""
 
 _GAP: Final = 0.6
 
@@ -316,13 +318,17 @@ def write_report(
     write_json(folder / "study.json", to_dict(settings, outcomes, results, calibrations))
     write_csv(settings, results, folder / "study.csv")
     sections = [_plan_section(settings, results, calibrations)]
+    bases = _found(results, [Point(model, study.base) for model, study in settings.models.items()])
+    nothing = [] if len(bases) > 1 else ["Nothing can be compared yet."]
     sections.append(
         Section(
             "What was found",
-            [*(statements(settings, results) or ["Nothing can be compared yet."])],
+            [*(statements(settings, results) or nothing)],
             sections=[Section("What the figures do not say", limits(settings, results))],
         )
     )
+    if len(bases) > 1:
+        sections.append(_section(settings, "The models beside each other", BASES, bases, folder))
     for factor in FACTORS:
         found = _found(results, [p for model in settings.models for p in factor_points(settings, model, factor)])
         if len(found) > 1:
@@ -517,12 +523,16 @@ def _section(settings: StudySettings, title: str, factor: str, found: Sequence[P
             "By set, per cent: AUROC; recall (R) and specificity (S) at p = 0.5 with their interval by tile.",
         ),
     ]
+    if factor == BASES:  # nothing differs from its base
+        tables = [tables[0], tables[2]]
     return Section(title, tables=tables, pictures=[picture])
 
 
 def point_label(settings: StudySettings, factor: str, point: Point) -> str:
     """Name a point in the part of a factor."""
     setting = point.setting
+    if factor == BASES:
+        return "base"
     if factor == "grid":
         text = ", ".join(f"{name} {level_text(getattr(setting, name))}" for name in GRID)
     else:
