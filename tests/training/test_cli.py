@@ -79,7 +79,7 @@ def test_a_wrong_option_of_the_model_is_named_with_the_file(
     options: dict[str, object], what: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.yaml"
-    stage = {"name": "only", "px": 64, "steps": 1, "batch": 2, "lr": 0.1, "sources": {"uav75": 1}}
+    stage = {"name": "only", "px": 64, "steps": 1, "warmup": 0, "batch": 2, "lr": 0.1, "sources": {"uav75": 1}}
     content = {"name": "run", "model": {"name": "mobilenetv2", "options": options}, "stages": [stage]}
     path.write_text(json.dumps(content))
     said = told("train", path, "--runs", tmp_path)
