@@ -309,15 +309,16 @@ def points_of(hits: list[int], energy: float) -> list[TilePoint]:
 
 def test_the_difference_to_the_control_is_paired_by_tile() -> None:
     # the photographs differ much, but on each the net hits one tile of four more than the control
-    mine = points_of([1, 1, 1, 1, 1, 0, 0, 0] * 5, 0.5)
-    control = points_of([1, 1, 1, 0, 0, 0, 0, 0] * 5, 0.4)
-    groups = [f"photograph {index // 4}" for index in range(40)]
+    mine = points_of([1, 1, 1, 1, 1, 0, 0, 0] * 50, 0.5)
+    control = points_of([1, 1, 1, 0, 0, 0, 0, 0] * 50, 0.4)
+    groups = [f"photograph {index // 4}" for index in range(400)]
     found = summarise(mine, groups, control=control, resamples=200, seed=1)
-    assert found.hits_by_group.low < 0.5 < found.hits_by_group.high
+    assert found.hits_by_group.low < 0.6 < 0.65 < found.hits_by_group.high
     assert found.hits_above_control is not None
     assert found.energy_above_control is not None
-    assert found.hits_above_control.as_list() == pytest.approx([0.25, 0.25, 0.25])
-    assert found.energy_above_control.as_list() == pytest.approx([0.1, 0.1, 0.1])
+    # without spread among 100 photographs what was not seen can be 3.6 % of them
+    assert found.hits_above_control.as_list() == pytest.approx([0.25, 0.214, 0.286], abs=1e-3)
+    assert found.energy_above_control.as_list() == pytest.approx([0.1, 0.064, 0.136], abs=1e-3)
     assert found.verdict == found.energy_verdict == "above the control"
     assert summarise(control, groups, control=mine, resamples=200).verdict == "below the control"
 
@@ -344,7 +345,7 @@ def lines() -> EvaluationSet:
         tiles[index, :, 10 + index : 13 + index] = 30
         masks[index, :, 10 + index : 13 + index] = 255
         tiles[index, :, 70:74] = 240
-    groups = [str(index // 2) for index in range(6)]
+    groups = [str(index) for index in range(6)]
     return EvaluationSet("uav75", tiles, np.ones(6, np.bool_), groups, ["crack"] * 6, masks)
 
 
@@ -357,17 +358,18 @@ def test_a_control_like_the_trained_net_leaves_no_difference_and_another_one_doe
     assert {item.tiles for item in same} == {ALL_CRACKS, FOUND_CRACKS}
     for item in same:
         values = item.to_dict()
-        assert values["pointing_above_control"] == values["energy_above_control"] == [0, 0, 0]
+        for above in (values["pointing_above_control"], values["energy_above_control"]):
+            assert above == pytest.approx([0, -0.459, 0.459], abs=1e-3)  # of six photographs
         assert values["verdict"] == values["energy_verdict"] == "not above the control"
         # the area alone would have praised it
         assert values["verdict_by_area"] == "above chance"
 
     for item in figures(pair, lines, dark, bright, TRAINED, point, settings):
         values = item.to_dict()
-        assert values["pointing_above_control"] == [1, 1, 1]
+        assert values["pointing_above_control"] == pytest.approx([1, 0.541, 1], abs=1e-3)
         assert values["verdict"] == "above the control"
         if item.method == GRADIENTS:
-            assert values["energy_above_control"] == pytest.approx([1, 1, 1])
+            assert values["energy_above_control"] == pytest.approx([1, 0.541, 1], abs=1e-3)
     control = figures(pair, lines, bright, [], RANDOM, point, settings)
     assert {item.pointing.verdict for item in control} == {"no control"}
 
@@ -377,7 +379,7 @@ def test_the_statement_names_the_control_first_and_the_area_second(lines: Evalua
     maps = Explainer(planted(-1.0)).explain(lines.tiles)
     measured = figures(("uav75", "val"), lines, maps, maps, TRAINED, point, settings)
     first, second = plain_statements([item for item in measured if item.method == GRADIENTS])
-    assert "random weights on 100.0 of the same, difference 0.0 (0.0 to 0.0); not above the control" in first
+    assert "random weights on 100.0 of the same, difference 0.0 (-45.9 to 45.9); not above the control" in first
     assert second.strip().startswith("by area: a random point on ")
     assert second.endswith("; above chance")
 

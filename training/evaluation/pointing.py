@@ -212,20 +212,20 @@ def summarise(
     chance = np.array([point.chance for point in points])
     hits_above_control = energy_above_control = None
 
-    def by_photograph(values: Floats) -> Estimate:
-        return mean_by_photograph(values, groups, resamples=resamples, seed=seed)
+    def by_photograph(values: Floats, least: float = 0.0) -> Estimate:
+        return mean_by_photograph(values, groups, bounds=(least, 1.0), resamples=resamples, seed=seed)
 
     if control:
         control_hit, control_energy = _hit_and_energy(control)
-        hits_above_control = by_photograph(hit - control_hit)
-        energy_above_control = by_photograph(energy - control_energy)
+        hits_above_control = by_photograph(hit - control_hit, -1.0)
+        energy_above_control = by_photograph(energy - control_energy, -1.0)
     return Pointing(
         hits=rate(int(hit.sum()), len(points)),
         hits_by_group=by_photograph(hit),
         energy=by_photograph(energy),
         chance=float(chance.mean()),
-        hits_above=by_photograph(hit - chance),
-        energy_above=by_photograph(energy - chance),
+        hits_above=by_photograph(hit - chance, -1.0),
+        energy_above=by_photograph(energy - chance, -1.0),
         reachable=float(np.mean([point.reachable for point in points])),
         silent=sum(point.silent for point in points),
         photographs=len(set(groups)),
@@ -234,14 +234,16 @@ def summarise(
     )
 
 
-def mean_by_photograph(values: Floats, groups: Sequence[str], *, resamples: int, seed: int) -> Estimate:
-    """The mean over tiles [N], with the bootstrap interval by photograph."""
+def mean_by_photograph(
+    values: Floats, groups: Sequence[str], *, bounds: tuple[float, float] = (0.0, 1.0), resamples: int, seed: int
+) -> Estimate:
+    """The mean over tiles [N], with the bootstrap interval by photograph; `bounds` are those of the values."""
 
     def mean(weights: Floats) -> float:
         total = float(weights.sum())
         return float((weights * values).sum()) / total if total else float("nan")
 
-    return bootstrap_by_group(mean, groups, resamples=resamples, seed=seed)
+    return bootstrap_by_group(mean, groups, bounds=bounds, resamples=resamples, seed=seed)
 
 
 def _centre(index: int, count: int, side: int) -> int:
