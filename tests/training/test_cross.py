@@ -153,6 +153,15 @@ def test_the_committed_configuration_is_valid_and_trains_each_source() -> None:
     assert seen == {"metu-ccic", "uav75", "omu-quay", "uavcrack", "not-concrete"}
 
 
+def test_a_bundle_is_named_with_its_version() -> None:
+    from training.evaluation.cross_command import _label
+    from training.export.bundle import read_manifest
+
+    folder = REPOSITORY / "exported_models/opnet"
+    assert _label("ours", folder) == f"ours {read_manifest(folder).version}"
+    assert _label("ours", folder / "model.onnx") == "ours"
+
+
 def test_the_command_trains_rows_once_and_writes_the_matrix(
     data_root: Path, cache: Path, splits: Path, tmp_path: Path
 ) -> None:

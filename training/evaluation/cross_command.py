@@ -58,10 +58,10 @@ def cross_command(
         columns = parse_sets(settings.sets)
     except ValueError as error:
         raise ConfigError(f"{config}: sets: {error}") from error
-    rows = [Row(row.label, row.model, tuple(row.trained_on)) for row in settings.rows]
-    for row in rows:
-        if not row.model.exists():
-            raise ConfigError(f"{config}: rows: {row.label}: {row.model} is not there")
+    for given in settings.rows:
+        if not given.model.exists():
+            raise ConfigError(f"{config}: rows: {given.label}: {given.model} is not there")
+    rows = [Row(_label(given.label, given.model), given.model, tuple(given.trained_on)) for given in settings.rows]
     if settings.train is not None:
         for label, shares in settings.train.sources.items():
             run = row_config(label, shares, settings.train, places, settings.seed, settings.threads)
@@ -78,6 +78,13 @@ def cross_command(
     (out / "cross.json").write_text(json.dumps(facts | to_dict(results), indent=2) + "\n", encoding="utf-8")
     console.print(summary(results), soft_wrap=True)
     console.print(f"{page}, cross.md, cross.csv, cross.json", soft_wrap=True)
+
+
+def _label(label: str, model: Path) -> str:
+    """The label; of a bundle with its version, for another one may lie there when the table is read."""
+    from training.export.bundle import MANIFEST, read_manifest
+
+    return f"{label} {read_manifest(model).version}" if (model / MANIFEST).is_file() else label
 
 
 def _train(config: TrainConfig, path: Path, folder: Path, resume: bool) -> None:
