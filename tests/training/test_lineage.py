@@ -110,7 +110,16 @@ def test_a_bundle_is_known_by_its_hash_and_ends_what_must_be_trained() -> None:
     assert Lineage.model_validate_json(lineage.to_json()) == lineage
 
 
-@pytest.mark.parametrize("text", ['{"runs": 3}', '{"runs": {"a": {"name": "a", "colour": 1}}}', "no"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"runs": 3}',
+        '{"runs": {"a": {"name": "a", "colour": 1}}}',
+        '{"runs": {"a": {"name": "a", "started_from": ["b"]}}}',
+        '{"bundles": {"opnet 1.0.0": {"run": "a", "sha256": "00"}}}',
+        "no",
+    ],
+)
 def test_a_file_that_is_no_lineage_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / LINEAGE).write_text(text)
     with pytest.raises(ExportError, match=LINEAGE):

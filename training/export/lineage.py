@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from training.engine.checkpoint import CheckpointError
 from training.evaluation.evaluate import open_checkpoint
@@ -68,6 +68,17 @@ class Lineage(_Part):
 
     runs: dict[str, Run] = {}
     bundles: dict[str, Release] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Lineage:
+        for name, release in self.bundles.items():
+            if release.run not in self.runs:
+                raise ValueError(f"bundle {name}: run {release.run!r} is not among the runs")
+        for key, run in self.runs.items():
+            for reference in (*run.started_from, *run.learnt_from):
+                if reference not in self.runs and reference not in self.bundles:
+                    raise ValueError(f"run {key}: {reference!r} is neither a run nor a bundle")
+        return self
 
     def run_of(self, reference: str) -> Run:
         """Return the run that a key or a bundle's name stands for."""
