@@ -70,12 +70,6 @@ def main() -> None:
         log.debug("where it happened", exc_info=True)
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{error.strerror or error} ({type(error).__name__})")
-    except Exception as error:
-        from training.export.onnx import ExportError  # imports torch
-
-        if not isinstance(error, ExportError):
-            raise
-        _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -76,8 +76,9 @@ def take_prints(files: Files, advance: Callable[[int], None] = lambda _read: Non
     digests = []
     fine = np.empty((len(files.items), FINE_PX, FINE_PX), np.uint8)
     for index, item in enumerate(files.items):
-        digests.append(hashlib.sha256(files.archive.read(item.path)).hexdigest())
-        fine[index] = thumbnail(files.archive.picture(item.path))
+        content = files.archive.read(item.path)
+        digests.append(hashlib.sha256(content).hexdigest())
+        fine[index] = thumbnail(files.archive.picture(item.path, content))
         advance(1)
     return Prints(digests, fine)
 

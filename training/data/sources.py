@@ -96,14 +96,14 @@ class Archive:
         except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
 
-    def picture(self, name: str) -> NDArray[np.uint8]:
-        """Return one picture: uint8 [H, W, 3], BGR.
+    def picture(self, name: str, content: bytes | None = None) -> NDArray[np.uint8]:
+        """Return one picture: uint8 [H, W, 3], BGR; `content` is that of its file, if it was read already.
 
         Raises:
             DataError: it is not there, damaged, or no picture.
         """
         try:
-            return read_image(self.read(name))
+            return read_image(self.read(name) if content is None else content)
         except InputError as error:
             raise DataError(f"{self.path}: {name}: {str(error).removeprefix('the picture: ')}") from error
 

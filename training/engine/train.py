@@ -44,6 +44,7 @@ from training.engine.teacher import Teachers
 from training.engine.validation import criterion, stopping_row, validate
 from training.engine.watching import SILENT, Moment, Watcher
 from training.errors import CheckpointError, ConfigError, TrainingError
+from training.files import write_whole
 from training.models import CellClassifier, create
 
 if TYPE_CHECKING:
@@ -670,10 +671,7 @@ def _write_table(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> 
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file; a kill in the middle leaves the old one."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _commit() -> str | None:

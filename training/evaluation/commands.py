@@ -52,8 +52,6 @@ def evaluate_command(
     from training.evaluation.evaluate import identity, keep_freed_memory, logit_of, open_subjects, parse_sets, role_of
     from training.evaluation.evaluate_report import write_evaluation
     from training.evaluation.settings import EvaluateSettings, overridden
-    from training.evaluation.threshold import ThresholdError
-    from training.export.onnx import ExportError
 
     try:
         if threshold_p is not None:
@@ -85,7 +83,7 @@ def evaluate_command(
         folder = out or Path("runs/evaluate") / str(who["label"])
         facts = {"model": str(model), **who, **settings.model_dump(mode="json", exclude={"data", "threads"})}
         page = write_evaluation(found, facts, f"Evaluation of {who['label']}", folder, bins=settings.bins)
-    except (TrainingError, ExportError, ThresholdError, ValueError) as error:
+    except (TrainingError, ValueError) as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True)
         raise typer.Exit(2) from error
     console.print(f"{page}, evaluation.md, evaluation.json", soft_wrap=True)

@@ -192,7 +192,6 @@ def _explain_one(
     threshold_p: float | None,
 ) -> Path:
     """Explain one model; return its page."""
-    from training.errors import DataError
     from training.evaluation.evaluate import identity, open_subjects, score
     from training.evaluation.explain import Explainer, completeness
     from training.evaluation.explain_report import (
@@ -205,13 +204,9 @@ def _explain_one(
         write_report,
     )
     from training.evaluation.gallery import mistakes, write_errors
-    from training.export.onnx import ExportError
 
-    try:
-        who = identity(model)
-        subject = open_subjects(model, "default", settings.threads)[0]
-    except ExportError as error:
-        raise DataError(str(error)) from error
+    who = identity(model)
+    subject = open_subjects(model, "default", settings.threads)[0]
     gallery = {pair: item.tiles for pair, item in drawn_gallery.items()}
     masked = {pair: item.tiles for pair, item in drawn_masked.items()}
     label = str(who["label"]) if subject.label == "torch" else f"{who['label']}-{subject.label}"
@@ -305,17 +300,13 @@ def operating_point(
     from training.evaluation.gallery import OperatingPoint
     from training.evaluation.threshold import ThresholdError, bars_for, choose
     from training.export.bundle import read_manifest
-    from training.export.onnx import ExportError
 
     temperature, bias, own = 1.0, 0.0, None
     folder = bundle
     if folder is None and subject.threshold_logit is not None:
         folder = model if model.is_dir() else model.parent
     if folder is not None:
-        try:
-            own = read_manifest(folder).operating_point
-        except ExportError as error:
-            raise DataError(str(error)) from error
+        own = read_manifest(folder).operating_point
         temperature, bias = own.temperature, own.bias
     if threshold_p is not None:
         try:

@@ -48,17 +48,13 @@ def hypotheses_command(
     from training.errors import ConfigError, DataError
     from training.evaluation.evaluate import open_subjects, parse_sets, role_of, score, thin
     from training.evaluation.hypotheses import HYPOTHESES, draw_effects, put_to_test
-    from training.export.onnx import ExportError
 
     settings = read_settings(config, HypothesesConfig)
     try:
         pairs = parse_sets(settings.sets)
     except ValueError as error:
         raise ConfigError(f"{config}: sets: {error}") from error
-    try:
-        subject = open_subjects(model, "default", settings.threads)[0]
-    except ExportError as error:
-        raise DataError(str(error)) from error
+    subject = open_subjects(model, "default", settings.threads)[0]
     if subject.threshold_logit is None:
         raise DataError(f"{model}: has no threshold of its own; export it first and give the bundle's folder")
     tested: list[tuple[str, Tested]] = []

@@ -14,6 +14,7 @@ import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.export.onnx import ExportError, save, set_metadata
+from training.files import write_whole
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -246,9 +247,7 @@ def update_index(models_folder: Path, *, default: str | None = None) -> None:
     if default not in found:
         default = "opnet" if "opnet" in found else next(iter(found), None)
     text = json.dumps({"schema": SCHEMA, "default": default, "models": found}, indent=2) + "\n"
-    partial = index.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(index)
+    write_whole(index, text)
 
 
 def file_sha256(path: Path) -> str:

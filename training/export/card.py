@@ -100,6 +100,7 @@ def render(card: CardFacts) -> str:
     runs = card.lineage.ancestors(card.run)
     hours, unknown = hours_of(runs)
     missed = _missed(card)
+    bars_met = len(card.bars) - len({bar for bar, _ in missed})
     differences = _differences(card)
     return environment.get_template("card.md.j2").render(
         card=card,
@@ -118,8 +119,8 @@ def render(card: CardFacts) -> str:
         most_apart=max((abs(row.points) for row in differences), default=0.0),
         allowed_apart=100 * MAX_SET_DIFFERENCE,
         missed=missed,
-        bars_met=len(card.bars) - len({(bar.set, bar.kind) for bar, _ in missed}),
-        must_not_fly=len(card.bars) - len({(bar.set, bar.kind) for bar, _ in missed}) < FLIES_FROM * len(card.bars),
+        bars_met=bars_met,
+        must_not_fly=bars_met < FLIES_FROM * len(card.bars),
         min_agreement=MIN_AGREEMENT,
         recall_weight=RECALL_WEIGHT,
         max_recall_difference=MAX_RECALL_DIFFERENCE,

@@ -17,6 +17,7 @@ from training.engine.checkpoint import CheckpointError
 from training.evaluation.evaluate import open_checkpoint
 from training.export.bundle import DataSource
 from training.export.onnx import ExportError
+from training.files import write_whole
 
 LINEAGE: Final = "LINEAGE.json"
 
@@ -136,10 +137,8 @@ def write_lineage(path: Path, lineage: Lineage) -> None:
     Raises:
         ExportError: it cannot be written.
     """
-    partial = path.with_suffix(".partial")
     try:
-        partial.write_text(lineage.to_json(), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, lineage.to_json())
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -22,6 +22,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from training.errors import TrainingError
+
 INPUT_NAME = "tiles"
 LOGIT_NAME = "logit"
 CELLS_NAME = "cells"
@@ -33,7 +35,7 @@ OPSET = 17
 log = logging.getLogger(__name__)
 
 
-class ExportError(Exception):
+class ExportError(TrainingError):
     """The net cannot be exported; the message is one line that says why."""
 
 

@@ -21,8 +21,6 @@ def journal_command(
 ) -> None:
     """Put the experiment journal together from what the runs left: one HTML page and the same as Markdown."""
     from training.config import read_settings
-    from training.errors import DataError
-    from training.export.onnx import ExportError
     from training.journal.build import build
     from training.journal.settings import JournalConfig
 
@@ -30,8 +28,5 @@ def journal_command(
     standing = settings.out
     if out is not None:
         settings = settings.model_copy(update={"out": out})
-    try:
-        page = build(settings, standing)
-    except ExportError as error:
-        raise DataError(str(error)) from error
+    page = build(settings, standing)
     console.print(f"{page} and journal.md", soft_wrap=True)

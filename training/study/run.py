@@ -35,6 +35,7 @@ from training.engine.watching import Moment, Watcher
 from training.errors import ConfigError, DataError
 from training.evaluation.evaluate import thin
 from training.evaluation.threshold import Scored
+from training.files import write_whole
 from training.study.plan import (
     Planned,
     Point,
@@ -337,9 +338,7 @@ class Study:
 def write_json(path: Path, content: Any) -> None:
     """Write a file; a kill in the middle leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
