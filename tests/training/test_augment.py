@@ -186,12 +186,14 @@ def test_whole_pictures_are_varied_whole_and_large_ones_cut_to_the_published_siz
 def test_what_cannot_be_found_is_an_error_not_an_endless_search(
     samplers: dict[str, SourceSampler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.data.mixture.MOST_TRIES", 5)
+    monkeypatch.setattr("training.data.mixture.MOST_TRIES", 48)
     boxed = samplers["omu-quay"]
     sound = SourceSampler(boxed.photographs, boxed.indices, replace(boxed.recipe, kinds={"plain": 1.0}))
     rng, pipeline = np.random.default_rng(1), PublishedPipeline(224)
-    with pytest.raises(DataError, match="omu-quay: 5 tries at plain"):
+    with pytest.raises(DataError, match="omu-quay: 48 tries at plain"):
         sound.sample_published(rng, pipeline, 224)
+    with pytest.raises(DataError, match="omu-quay: 48 tries at plain"):
+        sound.sample(rng, 224, rotate=True)
 
 
 def test_a_sampler_of_one_photograph_shows_no_other(samplers: dict[str, SourceSampler]) -> None:
@@ -200,15 +202,15 @@ def test_a_sampler_of_one_photograph_shows_no_other(samplers: dict[str, SourceSa
 
 
 @pytest.mark.parametrize("preset", ["none", "field"])
-def test_the_other_presets_draw_place_then_look_from_one_generator(
+def test_the_other_presets_draw_place_then_look_from_one_generator_for_each_tile(
     samplers: dict[str, SourceSampler], preset: Preset
 ) -> None:
     """Runs in progress go on with the batches they began with: the order of draws is fixed."""
     batch = batches(samplers, preset)[2]
-    rng = np.random.default_rng((4, 1, 2))
     look = Appearance("field", 4) if preset == "field" else None
-    sources = rng.choice(len(NAMES), 10, p=np.full(len(NAMES), 1 / len(NAMES)))
+    sources = np.random.default_rng((4, 1, 2)).choice(len(NAMES), 10, p=np.full(len(NAMES), 1 / len(NAMES)))
     for row, source in enumerate(sources):
+        rng = np.random.default_rng((4, 1, 2, row))
         tile, label, _ = samplers[NAMES[source]].sample(rng, 96, rotate=preset == "field")
         expected = tile if look is None else look(tile, rng)
         assert np.array_equal(batch["tiles"][row].permute(1, 2, 0).numpy(), expected)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -365,6 +366,55 @@ def test_a_photograph_shown_entire_is_a_crack_however_little_of_it_is_marked() -
         assert tile.min() == tile.max() == 200
         seen.add(tuple(int(value) for value in np.argwhere(cells == CRACK).mean(axis=0)))
     assert len(seen) == 8
+
+
+def test_processes_that_share_a_batch_draw_its_rows(samplers: dict[str, SourceSampler]) -> None:
+    weights = {"uav75": 2.0, "not-concrete": 1.0}
+
+    def drawn(rows: slice) -> dict[str, torch.Tensor]:
+        return Mixture(samplers, weights, px=64, batch=7, preset="field", seed=5, stage=1, steps=9, rows=rows)[3]
+
+    whole, second = drawn(slice(None)), drawn(slice(1, None, 3))
+    for key, values in whole.items():
+        assert len(values) == 7
+        assert torch.equal(second[key], values[1::3]), key
+
+
+def _long_crack_in_a_large_photograph() -> Photographs:
+    """A crack across the middle, and a short joint in a corner, so that a joint is seldom met by chance."""
+    mask = np.zeros((1, 512, 512), np.uint8)
+    mask[0, 250:256, :] = CRACK
+    mask[0, 20:80, 30:33] = JOINT
+    image = np.full((1, 512, 512, 3), 120, np.uint8)
+    return Photographs("uav75", "0" * 64, [Item("a", None, "a", part="train")], image, mask)
+
+
+def test_a_source_shows_each_kind_as_often_as_its_recipe_says() -> None:
+    recipe = Recipe({"crack": 0.5, "joint": 0.3, "plain": 0.2}, (0.9, 1.3), unaimed=0.5)
+    sampler = SourceSampler(_long_crack_in_a_large_photograph(), [0], recipe)
+    rng, seen = np.random.default_rng(1), Counter[str | None]()
+    for _ in range(400):
+        _, _, mask = sampler.sample(rng, 96, rotate=False)
+        assert mask is not None
+        seen[kind_of(mask)] += 1
+    for kind, share in recipe.kinds.items():
+        assert abs(seen[kind] / 400 - share) < 0.08, seen
+
+
+@pytest.mark.parametrize(("unaimed", "at_rim"), [(0.0, (0.0, 0.27)), (1.0, (0.33, 0.6))])
+def test_unaimed_tiles_show_a_crack_at_their_rim_alone_as_often_as_a_grid(
+    unaimed: float, at_rim: tuple[float, float]
+) -> None:
+    """The crack runs across, so of tiles placed blindly 40 % touch it in their outer fifths only."""
+    sampler = SourceSampler(
+        _long_crack_in_a_large_photograph(), [0], Recipe({"crack": 1.0}, (1.0, 1.0), unaimed=unaimed)
+    )
+    rng, rim = np.random.default_rng(2), 0
+    for _ in range(200):
+        _, _, mask = sampler.sample(rng, 96, rotate=False)
+        assert mask is not None
+        rim += not (mask[19:-19, 19:-19] == CRACK).any()
+    assert at_rim[0] <= rim / 200 <= at_rim[1]
 
 
 def test_a_tile_reaches_over_the_border_of_a_mosaic_and_keeps_a_crack() -> None:

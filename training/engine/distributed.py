@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import Dataset
 
 from training.errors import ConfigError
 
@@ -45,11 +44,10 @@ class World:
         """Whether this process validates and writes."""
         return self.rank == 0
 
-    def share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return every `size`-th row of each tensor, from row `rank` on."""
-        if self.size == 1:
-            return batch
-        return {key: value[self.rank :: self.size].clone() for key, value in batch.items()}
+    @property
+    def rows(self) -> slice:
+        """Which rows of a batch are this process's: every `size`-th from row `rank` on."""
+        return slice(self.rank, None, self.size)
 
     @contextmanager
     def one_after_the_other(self) -> Iterator[None]:
@@ -102,23 +100,6 @@ class World:
                 raise ConfigError(
                     f"stage {stage}: batch {batch} cannot be shared by {self.size} processes; allowed are multiples"
                 )
-
-
-class Shares(Dataset[dict[str, Tensor]]):
-    """One process's share of each batch.
-
-    Args:
-        batches: all batches, by step.
-        world: which share.
-    """
-
-    def __init__(self, batches: Dataset[dict[str, Tensor]], world: World) -> None:
-        self._batches = batches
-        self._world = world
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """Return the share of batch `step`."""
-        return self._world.share(self._batches[step])
 
 
 @contextmanager

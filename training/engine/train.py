@@ -19,7 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from training.config import ModelConfig, StageConfig, TrainConfig
 from training.data.dataset import EvaluationSet, evaluation_tiles
@@ -29,7 +29,7 @@ from training.engine import checkpoint
 from training.engine.bundle import facts, restore_norms
 from training.engine.curves import TRACE_COLUMNS, draw_curves
 from training.engine.device import autocast, choose_device, random_state, set_random_state
-from training.engine.distributed import Shares, World
+from training.engine.distributed import World
 from training.engine.losses import (
     cell_loss,
     cell_targets,
@@ -276,7 +276,7 @@ class Trainer:
         restore_norms(self.model, shown)
         self.average.load_state_dict(self.model.state_dict())
 
-    def _mixture(self, stage: StageConfig, number: int) -> Mixture:
+    def _mixture(self, stage: StageConfig, number: int, rows: slice = slice(None)) -> Mixture:
         return Mixture(
             self._samplers,
             stage.sources,
@@ -286,13 +286,13 @@ class Trainer:
             seed=self.config.seed,
             stage=number,
             steps=stage.steps,
+            rows=rows,
         )
 
     def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
-        batches: Dataset[dict[str, Tensor]] = self._mixture(stage, self.progress.stage)
         workers = self.config.data.workers
         return DataLoader(
-            Shares(batches, self._world),
+            self._mixture(stage, self.progress.stage, self._world.rows),
             batch_size=None,
             sampler=_Remaining(self.progress.step_in_stage, stage.steps),
             num_workers=workers,
