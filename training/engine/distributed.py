@@ -3,8 +3,8 @@
 Each process computes the gradients of its share; their mean (torch's DistributedDataParallel) moves the weights, which
 are therefore the same everywhere. Batch norm normalises each share by its own statistics; the running statistics are
 averaged over the processes after every step. Random numbers (dropout) differ between processes. Process 0 alone
-validates and writes. Every process draws the whole batch and keeps its share, so that the batches are those of a single
-process.
+validates and writes. Every tile has a generator of its own, so a process draws its share alone, and the batches are
+those of a single process.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import ctypes
 import math
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -348,17 +348,22 @@ def by_group_table(results: Sequence[SetResult]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def bar_table(results: Sequence[SetResult], bars: Sequence[Bar]) -> str:
-    """Every stated bar beside what was reached, as Markdown; `test` is taken where a set has both splits."""
-    lines = ["| set | measure | wanted | reached | |", "|---|---|---|---|---|"]
+def reached_bars(results: Sequence[SetResult], bars: Sequence[Bar]) -> Iterator[tuple[Bar, SetResult, Rate]]:
+    """Each bar with the set it is judged by and what was reached there; `test` is taken where a set has both splits."""
     for bar in bars:
         rows = [row for row in results if row.name == bar.set]
-        rows = [row for row in rows if row.split == "test"] or rows
-        for row in rows:
+        for row in [row for row in rows if row.split == "test"] or rows:
             reached = row.metrics.by_tile.get(bar.kind) or row.metrics.kinds.get(bar.kind)
             if reached is not None:
-                verdict = "met" if reached.value >= bar.wanted else "**not met**"
-                lines.append(f"| {row.key} | {bar.kind} | {100 * bar.wanted:.1f} | {_estimate(reached)} | {verdict} |")
+                yield bar, row, reached
+
+
+def bar_table(results: Sequence[SetResult], bars: Sequence[Bar]) -> str:
+    """Every stated bar beside what was reached, as Markdown."""
+    lines = ["| set | measure | wanted | reached | |", "|---|---|---|---|---|"]
+    for bar, row, reached in reached_bars(results, bars):
+        verdict = "met" if reached.value >= bar.wanted else "**not met**"
+        lines.append(f"| {row.key} | {bar.kind} | {100 * bar.wanted:.1f} | {_estimate(reached)} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -10,10 +10,16 @@ import onnx
 import onnxruntime as ort
 
 from training.evaluation.evaluate import session_options
+from training.progress import Step, no_bar
 
 
 def interleaved_s(
-    models: Mapping[str, onnx.ModelProto], *, batches: Sequence[int] = (1, 8), rounds: int = 12, seed: int = 0
+    models: Mapping[str, onnx.ModelProto],
+    *,
+    batches: Sequence[int] = (1, 8),
+    rounds: int = 12,
+    seed: int = 0,
+    step: Step = no_bar,
 ) -> dict[int, dict[str, float]]:
     """Median time per tile (s) on one thread, all models in turn in every round, by batch size.
 
@@ -22,6 +28,7 @@ def interleaved_s(
         batches: batch sizes.
         rounds: of all models at batch 1; larger batches get fewer.
         seed: of the random tiles.
+        step: progress.
     """
     rng = np.random.default_rng(seed)
     sessions = {
@@ -35,11 +42,14 @@ def interleaved_s(
             for name, session in sessions.items()
         }
         times: dict[str, list[float]] = {name: [] for name in sessions}
-        for turn in range(max(5, rounds // batch) + 1):
-            for name, session in sessions.items():
-                start = time.perf_counter()
-                session.run(None, {session.get_inputs()[0].name: tiles[name]})
-                if turn:
-                    times[name].append((time.perf_counter() - start) / batch)
+        turns = max(5, rounds // batch) + 1
+        with step(f"timing, all in turn, batch {batch}", turns) as advance:
+            for turn in range(turns):
+                for name, session in sessions.items():
+                    start = time.perf_counter()
+                    session.run(None, {session.get_inputs()[0].name: tiles[name]})
+                    if turn:
+                        times[name].append((time.perf_counter() - start) / batch)
+                advance(1)
         found[batch] = {name: float(np.median(values)) for name, values in times.items()}
     return found

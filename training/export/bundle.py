@@ -25,11 +25,13 @@ FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 Interval = Annotated[tuple[float, float, float], Field(description="value, lower and upper end of the 95 % interval")]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a file beside the weights: what is unknown is refused, and nothing changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Input(_Part):
+class Input(Part):
     """What the graph takes."""
 
     name: str = "tiles"
@@ -39,14 +41,14 @@ class Input(_Part):
     tile_px: int = 224
 
 
-class Outputs(_Part):
+class Outputs(Part):
     """What the graph gives: names of the outputs."""
 
     logit: str = "logit"
     cells: str = "cells"
 
 
-class GsdBand(_Part):
+class GsdBand(Part):
     """Ground sampling distances (mm/px) at which the model may be believed, and where that comes from."""
 
     nominal: float
@@ -55,7 +57,7 @@ class GsdBand(_Part):
     basis: str
 
 
-class Quality(_Part):
+class Quality(Part):
     """Pictures that the model cannot judge, in the terms of the agent's `vision.quality`; None: not found.
 
     `max_smear_px` is for choosing speed and exposure; in flight a smear shows in the sharpness.
@@ -68,7 +70,7 @@ class Quality(_Part):
     basis: str
 
 
-class ModelFile(_Part):
+class ModelFile(Part):
     """One ONNX file of the bundle."""
 
     path: str
@@ -78,7 +80,7 @@ class ModelFile(_Part):
     scheme: str
 
 
-class OperatingPoint(_Part):
+class OperatingPoint(Part):
     """From which probability on a tile counts as a crack: `sigmoid(logit / temperature + bias) >= threshold_p`."""
 
     threshold_p: float = Field(gt=0, lt=1)
@@ -90,7 +92,7 @@ class OperatingPoint(_Part):
     specificity: float
 
 
-class SetMetrics(_Part):
+class SetMetrics(Part):
     """What the default file reaches on one set at the operating point; intervals are Clopper-Pearson by tile."""
 
     recall: Interval | None = None
@@ -106,7 +108,7 @@ class SetMetrics(_Part):
     role: Literal["validation", "test", "external"]
 
 
-class DataSource(_Part):
+class DataSource(Part):
     """One data set that the weights have seen."""
 
     name: str
@@ -115,7 +117,7 @@ class DataSource(_Part):
     train_tiles: int | None = None
 
 
-class Training(_Part):
+class Training(Part):
     """How to make the weights again."""
 
     config: str | None = None
@@ -127,7 +129,7 @@ class Training(_Part):
     data: tuple[DataSource, ...] = ()
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """`manifest.json`: everything the agent needs to know of a model; no number about it stands anywhere else."""
 
     schema_: Literal[1] = Field(1, alias="schema")

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.evaluation.calibration import Bin, Calibration
-from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table
+from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table, reached_bars
 from training.evaluation.threshold import RECALL_WEIGHT, Bar, Choice, Scored, rates_at
 from training.export.lineage import Lineage, Run, data_of, hours_of
 from training.export.measured import Measured
@@ -249,13 +249,9 @@ def _thresholds(validation: Sequence[Scored]) -> list[float]:
 
 
 def _missed(card: CardFacts) -> list[tuple[Bar, str]]:
-    """Which figures lie below their bar; where a set has a test part, that counts."""
-    found = []
-    for bar in card.bars:
-        rows = [row for row in card.results if row.name == bar.set]
-        for row in [row for row in rows if row.split == "test"] or rows:
-            reached = row.metrics.by_tile.get(bar.kind) or row.metrics.kinds.get(bar.kind)
-            if reached is not None and reached.value < bar.wanted:
-                text = f"{row.key} {bar.kind} {100 * reached.value:.1f} % (wanted {100 * bar.wanted:.1f} %)"
-                found.append((bar, text))
-    return found
+    """Which figures lie below their bar."""
+    return [
+        (bar, f"{row.key} {bar.kind} {100 * reached.value:.1f} % (wanted {100 * bar.wanted:.1f} %)")
+        for bar, row, reached in reached_bars(card.results, card.bars)
+        if reached.value < bar.wanted
+    ]

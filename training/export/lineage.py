@@ -11,22 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from training.engine.checkpoint import CheckpointError
 from training.evaluation.evaluate import open_checkpoint
-from training.export.bundle import DataSource
+from training.export.bundle import DataSource, Part
 from training.export.onnx import ExportError
 from training.files import write_whole
 
 LINEAGE: Final = "LINEAGE.json"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Run(_Part):
+class Run(Part):
     """A run of `crack-training train`.
 
     Attributes:
@@ -57,18 +53,18 @@ class Run(_Part):
         return self.name if self.commit is None else f"{self.name}@{self.commit[:7]}"
 
 
-class Release(_Part):
+class Release(Part):
     """A bundle that was exported: its run, and the SHA-256 of its float file."""
 
     run: str
     sha256: str
 
 
-class Lineage(_Part):
+class Lineage(Part):
     """Runs by key; bundles by name and version ("mobilenetv2 0.6.0")."""
 
-    runs: dict[str, Run] = {}
-    bundles: dict[str, Release] = {}
+    runs: dict[str, Run] = Field(default_factory=dict)
+    bundles: dict[str, Release] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> Lineage:

@@ -121,9 +121,7 @@ def compare(
     if rounds:
         everything = {f"{name} fp32": model for name, model in floats.items()}
         everything |= {f"{name} int8": model for name, model in bytes_.items()}
-        with step("timing, all in turn", 1) as advance:
-            times = interleaved_s(everything, batches=(1,), rounds=rounds, seed=seed)[1]
-            advance(1)
+        times = interleaved_s(everything, batches=(1,), rounds=rounds, seed=seed, step=step)[1]
     unit = times.get(f"{reference} fp32")
 
     def ratio(key: str) -> float | None:
