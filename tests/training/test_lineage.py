@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="needs the [training] extra")
 
 from tests.training.conftest import REPOSITORY
 from training.engine import checkpoint as checkpoints
+from training.export.bundle import DataSource
 from training.export.lineage import (
     LINEAGE,
     Lineage,
@@ -174,3 +175,10 @@ def test_a_bundle_with_measured_gates_is_exported_swept_and_exported_again() -> 
 def test_what_is_said_of_distances_follows_from_what_was_learnt() -> None:
     assert "No photograph taken by a drone" in gsd_basis({"metu-ccic"})
     assert "0.62 to 1.6" in gsd_basis({"metu-ccic", "uav75"})
+
+
+def test_of_two_splits_of_a_data_set_the_larger_training_part_is_told() -> None:
+    def run(name: str, tiles: int | None) -> Run:
+        return Run(name=name, data=(DataSource(name="walls", sha256="w", train_tiles=tiles),))
+
+    assert [source.train_tiles for source in data_of([run("a", None), run("b", 54), run("c", 50)])] == [54]

@@ -221,11 +221,13 @@ def _source(row: Mapping[str, Any]) -> DataSource:
 
 
 def data_of(runs: Iterable[Run]) -> list[DataSource]:
-    """Everything that runs learnt from, each edition of a data set once, by name."""
+    """Everything that runs learnt from, each edition of a data set once, by name; of several splits the largest part."""
     found: dict[tuple[str, str | None], DataSource] = {}
     for run in runs:
         for source in run.data:
-            found.setdefault((source.name, source.sha256), source)
+            known = found.setdefault((source.name, source.sha256), source)
+            if (source.train_tiles or 0) > (known.train_tiles or 0):
+                found[source.name, source.sha256] = source
     told = {name for name, sha256 in found if sha256 is not None}
     rows = [source for (name, sha256), source in found.items() if sha256 is not None or name not in told]
     return sorted(rows, key=lambda source: source.name)
