@@ -221,7 +221,7 @@ def _source(row: Mapping[str, Any]) -> DataSource:
 
 
 def data_of(runs: Iterable[Run]) -> list[DataSource]:
-    """Everything that runs learnt from, each edition of a data set once, by name; of several splits the largest part."""
+    """Everything that runs learnt from, each edition once, by name; of several splits the largest training part."""
     found: dict[tuple[str, str | None], DataSource] = {}
     for run in runs:
         for source in run.data:
