@@ -210,7 +210,7 @@ def test_the_other_presets_draw_place_then_look_from_one_generator_for_each_tile
     look = Appearance("field", 4) if preset == "field" else None
     sources = np.random.default_rng((4, 1, 2)).choice(len(NAMES), 10, p=np.full(len(NAMES), 1 / len(NAMES)))
     for row, source in enumerate(sources):
-        rng = np.random.default_rng((4, 1, 2, row))
+        rng = np.random.default_rng((4, 1, 2, row + 1))
         tile, label, _ = samplers[NAMES[source]].sample(rng, 96, rotate=preset == "field")
         expected = tile if look is None else look(tile, rng)
         assert np.array_equal(batch["tiles"][row].permute(1, 2, 0).numpy(), expected)
