@@ -289,7 +289,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
             `JOINT`, 0 for neither, `UNKNOWN_CELLS`), source int64 [B]; B: as many as `rows` leaves of the batch.
         """
         everything = np.random.default_rng((*self._key, step)).choice(len(self._names), self._batch, p=self._shares)
-        # from 1 on: a generator seeded with a further 0 is that of the step itself, and the first tile would follow from it
+        # from 1 on: a generator seeded with a further 0 is that of the step itself, and its tile would follow from it
         numbers, sources = np.arange(1, self._batch + 1)[self._rows], everything[self._rows]
         tiles = np.empty((len(sources), self._px, self._px, 3), np.uint8)
         cracks = np.zeros((len(sources), self._px, self._px), np.uint8)
