@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from training.engine.checkpoint import CheckpointError
 from training.evaluation.evaluate import open_checkpoint
-from training.export.bundle import DataSource, Part
+from training.export.bundle import DataSource, Part, Training
 from training.export.onnx import ExportError
 from training.files import write_whole
 
@@ -220,8 +220,8 @@ def _source(row: Mapping[str, Any]) -> DataSource:
     return DataSource(**{key: row.get(key) for key in DataSource.model_fields})
 
 
-def data_of(runs: Iterable[Run]) -> list[DataSource]:
-    """Everything that runs learnt from, each edition once, by name; of several splits the largest training part."""
+def data_of(runs: Iterable[Run | Training]) -> list[DataSource]:
+    """Everything that runs or bundles learnt from, each edition once, by name; of several splits the largest part."""
     found: dict[tuple[str, str | None], DataSource] = {}
     for run in runs:
         for source in run.data:

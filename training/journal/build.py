@@ -19,7 +19,7 @@ from training.engine import checkpoint
 from training.engine.curves import draw_curves, read_trace
 from training.errors import DataError
 from training.export.bundle import INDEX, Manifest, read_manifest
-from training.export.lineage import listed
+from training.export.lineage import data_of, listed
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
 from training.journal.standing import Standing, standing_journal
@@ -107,13 +107,13 @@ def _run(name: str, folder: Path, standing: Standing) -> dict[str, Any] | None:
 
 
 def _data(config: JournalConfig, manifests: Sequence[Manifest], standing: Standing) -> Section:
-    seen: dict[str, tuple[str, str, str]] = {}
-    for manifest in manifests:
-        for row in manifest.training.data:
-            seen[row.name] = (str(row.train_tiles or "–"), (row.sha256 or "–")[:16], row.licence or "–")
+    sources = data_of(manifest.training for manifest in manifests)
     table = Table(
         ["trained on", "training photographs", "SHA-256 (first 16)", "licence"],
-        [[name, *values] for name, values in sorted(seen.items())],
+        [
+            [source.name, str(source.train_tiles or "–"), (source.sha256 or "–")[:16], source.licence or "–"]
+            for source in sources
+        ],
         "Walls, brickwork and NHA12D are external: never trained on, and no weights, threshold or calibration were "
         "chosen by them. What earlier versions reached on them was known when these recipes were written.",
     )
