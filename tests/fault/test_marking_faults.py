@@ -296,6 +296,7 @@ def test_a_dead_man_that_ends_takes_no_orders_and_keeps_the_open_one_charged(
     wait_for(settled)
     assert guarded.marker.ledger.count == 1
     assert guarded.marker.ledger.is_marked(order.impact)
+    wait_for(lambda: guarded.sprayer.fault is not None)
     refusal = guarded.sight(120)
     assert isinstance(refusal, Refusal)
     assert "sprayer_fault" in refusal.reasons
