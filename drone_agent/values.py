@@ -137,8 +137,8 @@ class TileScore:
     `logit` is the calibrated log-odds, `p_crack` its logistic; both None when the picture was not good enough,
     then `reason` says why (`blur`, `dark`, `bright`, `flat`, `gsd`, `model`). `cells` (rows x columns, float32) are the
     shares of the logit by place in the tile (with mean pooling their mean is the uncalibrated logit), None where the
-    model gives none.
-    `peak_x_px`, `peak_y_px` is the place of the strongest share, in pixels of the frame.
+    model gives none. `peak_x_px`, `peak_y_px` is the place of the strongest share, in pixels of the frame.
+    `threshold_logit` is the threshold as calibrated log-odds: from there on the verdict is crack.
     """
 
     tile: Tile
@@ -149,6 +149,12 @@ class TileScore:
     peak_x_px: float | None = None
     peak_y_px: float | None = None
     cells: npt.NDArray[np.float32] | None = None
+    threshold_logit: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """Log-odds above those of the threshold: from 0 on the verdict is crack; 0 where there are none."""
+        return 0.0 if self.logit is None else self.logit - self.threshold_logit
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A frame speaks about a cell through the tiles that cover it:
 
-* A tile's calibrated log-odds are clamped to +-`look_limit`.
+* A tile speaks by how far its calibrated log-odds lie above or below those of the model's threshold, clamped to
+  +-`look_limit`: what the verdict calls cracked speaks for a crack, what it calls clear against one.
 * A negative tile speaks against a crack in every cell it covers. A positive tile speaks for a crack only where the
   model points: each cell gets the tile's evidence times the model's share at that place, relative to the strongest.
 * Where tiles overlap, the cell takes their mean, a tile in whose middle it lies weighing more than one at whose rim.
@@ -66,7 +67,7 @@ def frame_evidence(
     side = np.array([score.tile.size_px for score in scores], np.float64)
     # A refused tile may carry a logit all the same; its verdict stays unknown.
     scored = np.array([s.logit is not None and s.verdict is not Verdict.UNKNOWN for s in scores], np.bool_)
-    logits = np.array([0.0 if score.logit is None else score.logit for score in scores])
+    margins = np.array([score.margin for score in scores], np.float64)
     limit = settings.look_limit
     # A frame off the wall has NaN cells; comparing with NaN is False, which is what is meant.
     across = (centres_px[None, :, 0] - corner_x[:, None]) / side[:, None]
@@ -80,7 +81,7 @@ def frame_evidence(
     tiles, cells, u, v = tiles[of_scored], cells[of_scored], u[of_scored], v[of_scored]
     rim = np.minimum(np.minimum(u, 1 - u), np.minimum(v, 1 - v)) / _RIM
     weight = settings.edge_weight + (1 - settings.edge_weight) * np.minimum(rim, 1.0)
-    says = np.clip(logits, -limit, limit)[tiles]
+    says = np.clip(margins, -limit, limit)[tiles]
     positive = says > 0
     if positive.any():
         share = _localise(tiles[positive], u[positive], v[positive], cell_px, scores)
@@ -91,7 +92,7 @@ def frame_evidence(
 
     p_crack = np.zeros(count)
     best = np.full(count, -1, np.int64)
-    pointed = positive & (says > 0.5 * np.clip(logits, 0, limit)[tiles])
+    pointed = positive & (says > 0.5 * np.clip(margins, 0, limit)[tiles])
     if pointed.any():
         p_tile = np.array([score.p_crack or 0.0 for score in scores])
         # Ascending, so that the strongest tile is written last.

@@ -80,8 +80,8 @@ class InspectionSettings(Settings):
     look_limit: float = Field(
         2.5,
         description=(
-            "Largest evidence of one look in either direction (log-odds); no single picture decides, however sure "
-            "the model is."
+            "Largest evidence of one look in either direction (log-odds, counted from the model's threshold); no "
+            "single picture decides, however sure the model is."
         ),
         gt=0,
         le=10,

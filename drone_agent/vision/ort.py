@@ -53,6 +53,7 @@ class OrtClassifier:
         """
         self.bundle = bundle
         self.threshold_p = bundle.threshold_p if threshold_p is None else threshold_p
+        self._threshold_logit = math.log(self.threshold_p) - math.log1p(-self.threshold_p)
         self._threads = threads
         self._session = open_session(bundle.model_path, _options(threads), _providers(provider))
         self._input = bundle.manifest.input.name
@@ -128,7 +129,9 @@ class OrtClassifier:
         p_crack = sigmoid(logit)
         verdict = Verdict.CRACK if p_crack >= self.threshold_p else Verdict.CLEAR
         peak_x_px, peak_y_px = _peak(tile, cells)
-        return TileScore(tile, verdict, logit, p_crack, None, peak_x_px, peak_y_px, cells)
+        return TileScore(
+            tile, verdict, logit, p_crack, None, peak_x_px, peak_y_px, cells, threshold_logit=self._threshold_logit
+        )
 
 
 def open_classifier(settings: VisionSettings) -> OrtClassifier:

@@ -162,8 +162,9 @@ class VisionSettings(Settings):
         None,
         gt=0,
         lt=1,
-        description="Overrides the operating point of the bundle: 'crack' from this probability on. Lower finds more "
-        "and cries wolf more often. null keeps the threshold that was fitted on validation data.",
+        description="Overrides the operating point of the bundle: 'crack' from this probability on, and evidence on "
+        "the wall is counted from there. Lower finds more and cries wolf more often. null keeps the threshold that was "
+        "fitted on validation data.",
     )
     threads: int = Field(
         1, ge=1, le=64, description="Threads of the inference runtime. Leave one core to camera and telemetry."

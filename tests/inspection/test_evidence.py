@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +125,16 @@ def test_a_negative_tile_speaks_against_every_cell_it_covers() -> None:
     assert spread.log_odds == pytest.approx([-1.5, -1.5, 0.0])
     assert spread.good.tolist() == [True, True, False]
     assert spread.unknown.tolist() == [False, False, False]
+
+
+def test_evidence_is_counted_from_the_threshold_of_the_model() -> None:
+    # Below even odds, and called cracked all the same by a threshold that puts recall first; and the other way round.
+    found = dataclasses.replace(score(Tile(0, 0, 224), -0.4, (0.5, 0.5)), verdict=Verdict.CRACK, threshold_logit=-1.4)
+    passed = dataclasses.replace(score(Tile(300, 0, 224), 0.4), verdict=Verdict.CLEAR, threshold_logit=1.9)
+    spread = frame_evidence(np.array([[112.0, 112.0], [412.0, 112.0]]), 50.0, [found, passed], InspectionSettings())
+    assert spread.log_odds == pytest.approx([1.0, -1.5])
+    assert spread.tile.tolist() == [0, -1]
+    assert spread.p_crack[0] == pytest.approx(1 / (1 + np.exp(0.4)))
 
 
 def test_where_tiles_overlap_the_one_that_sees_the_place_in_its_middle_weighs_more() -> None:

@@ -57,7 +57,10 @@ def test_temperature_and_bias_calibrate_and_the_threshold_decides(tmp_path: Path
     assert scores[0].p_crack == pytest.approx(0.62246, abs=1e-4)
     assert scores[0].verdict is Verdict.CRACK
     strict = classifier(tmp_path / "b", temperature=2.0, bias=-0.5, threshold_p=0.6, options={"threshold_p": 0.63})
-    assert strict.score(image, [Tile(0, 0, 224)])[0].verdict is Verdict.CLEAR
+    assert scores[0].margin == pytest.approx(0.5 - math.log(0.6 / 0.4), abs=1e-4)
+    clear = strict.score(image, [Tile(0, 0, 224)])[0]
+    assert clear.verdict is Verdict.CLEAR
+    assert clear.margin == pytest.approx(0.5 - math.log(0.63 / 0.37), abs=1e-4)
     assert strict.describe()["threshold_from"] == "override"
 
 
