@@ -16,6 +16,7 @@ from training.progress import console, progress_bar
 if TYPE_CHECKING:
     from training.data.dataset import EvaluationSet
     from training.evaluation.cross import Row, RowResult
+    from training.evaluation.evaluate import Subject
     from training.evaluation.settings import CrossSettings
 
 DEFAULT_CONFIG = Path("config/training/commands/cross.yaml")
@@ -61,18 +62,23 @@ def cross_command(
     for given in settings.rows:
         if not given.model.exists():
             raise ConfigError(f"{config}: rows: {given.label}: {given.model} is not there")
-    rows = [Row(_label(given.label, given.model), given.model, tuple(given.trained_on)) for given in settings.rows]
+    # Opened now: another bundle may lie there when its turn comes, and one that cannot be opened is told at once.
+    rows = [
+        (Row(_label(given.label, given.model), given.model, tuple(given.trained_on)), _open(given.model, settings))
+        for given in settings.rows
+    ]
     if settings.train is not None:
         for label, shares in settings.train.sources.items():
             run = row_config(label, shares, settings.train, places, settings.seed, settings.threads)
             console.print(f"row {label}: {', '.join(shares)}")
-            rows.append(Row(label, train_row(run, row_folder(run, out / "rows"), _train), tuple(shares)))
+            row = Row(label, train_row(run, row_folder(run, out / "rows"), _train), tuple(shares))
+            rows.append((row, _open(row.model, settings)))
     torch.set_num_threads(settings.threads)
     pairs = [*columns, *(pair for pair in parse_sets([]) if role_of(*pair) == "validation" and pair not in columns)]
     tiles = {
         pair: thin(evaluation_tiles(*pair, places.root, places.cache, places.splits), settings.limit) for pair in pairs
     }
-    results = [_ask(row, columns, tiles, settings) for row in rows]
+    results = [_ask(row, subject, columns, tiles, settings) for row, subject in rows]
     page = write_report(results, "Train set x test set", out)
     facts = settings.model_dump(mode="json", exclude={"data", "threads"})
     (out / "cross.json").write_text(json.dumps(facts | to_dict(results), indent=2) + "\n", encoding="utf-8")
@@ -85,6 +91,12 @@ def _label(label: str, model: Path) -> str:
     from training.export.bundle import MANIFEST, read_manifest
 
     return f"{label} {read_manifest(model).version}" if (model / MANIFEST).is_file() else label
+
+
+def _open(model: Path, settings: CrossSettings) -> Subject:
+    from training.evaluation.evaluate import open_subjects
+
+    return open_subjects(model, "default", settings.threads)[0]
 
 
 def _train(config: TrainConfig, path: Path, folder: Path, resume: bool) -> None:
@@ -101,15 +113,15 @@ def _train(config: TrainConfig, path: Path, folder: Path, resume: bool) -> None:
 
 def _ask(
     row: Row,
+    subject: Subject,
     columns: list[tuple[str, str]],
     tiles: Mapping[tuple[str, str], EvaluationSet],
     settings: CrossSettings,
 ) -> RowResult:
     """Scores a row on all columns at its own threshold."""
     from training.evaluation.cross import RowResult, own_threshold, threshold_sets
-    from training.evaluation.evaluate import open_subjects, result, role_of, score
+    from training.evaluation.evaluate import result, role_of, score
 
-    subject = open_subjects(row.model, "default", settings.threads)[0]
     wanted = {
         pair: item
         for pair, item in tiles.items()
