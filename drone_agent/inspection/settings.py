@@ -56,15 +56,15 @@ class InspectionSettings(Settings):
 
     prior_log_odds: float = Field(
         -1.0,
-        description="Belief before the first look (log-odds; -1 = 27 %, -3 = 5 %). Lower asks for more evidence before "
-        "anything is reported.",
+        description="Belief before the first look (log-odds, counted from the model's threshold). Lower asks for more "
+        "evidence before anything is reported.",
         ge=-10,
         le=0,
     )
     confirm_log_odds: float = Field(
         3.0,
-        description="Belief at which a place is reported as cracked (log-odds; 3 = 95 %). Raising it gives fewer false "
-        "marks and misses faint cracks.",
+        description="Belief at which a place is reported as cracked (log-odds, counted from the model's threshold). "
+        "Raising it gives fewer false marks and misses faint cracks.",
         gt=0,
         le=20,
     )

@@ -20,7 +20,7 @@ from drone_agent.postflight.svg import group, nice_step, number, path, tag, tick
 LOOK_COLOURS = ("#e3edf5", "#c4dbea", "#a3c5dd", "#82aecd")
 EVIDENCE_COLOURS = ("#fdb863", "#e8731a", "#9c2f04")
 EVIDENCE_NAMES = ("moderate", "strong", "very strong")
-# log-odds from which on evidence is called strong (98 %) and very strong (99.75 %)
+# log-odds, counted from the model's threshold, from which on evidence is called strong and very strong
 EVIDENCE_STEPS = (4.0, 6.0)
 
 _PLOT_WIDTH = 1010.0

@@ -69,11 +69,6 @@ class Finding:
         return max(s.looks for s in self.sightings)
 
 
-def probability(log_odds: float) -> float:
-    """The probability behind log-odds (natural logarithm)."""
-    return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, log_odds))))
-
-
 def find(flight: Flight) -> list[Finding]:
     """The findings of a flight, numbered from 1 by face and then along it (by time where there is no telemetry)."""
     groups: list[tuple[str, str, float, list[tuple[set[Cell], float, list[SightingRecord]]]]] = []

@@ -35,7 +35,7 @@ from drone_agent.postflight.elevation import (
     hatch,
     look_classes,
 )
-from drone_agent.postflight.findings import Finding, find, probability
+from drone_agent.postflight.findings import Finding, find
 from drone_agent.postflight.flights import open_flight
 from drone_agent.postflight.marks import Mark, MarkState, marks_by_sighting
 from drone_agent.postflight.thumbnail import Thumbnail, thumbnail
@@ -78,7 +78,7 @@ class Card:
     sighting: SightingRecord
     mark: Mark | None
     picture: Thumbnail | None
-    belief: str
+    evidence: str
     strength: int
     seconds: float
 
@@ -269,7 +269,7 @@ def _cards(flight: Flight, findings: Sequence[Finding], marks: Mapping[int, Mark
                 sighting=sighting,
                 mark=marks.get(sighting.id),
                 picture=thumbnail(flight, sighting) if sighting.id in pictured else None,
-                belief=_belief(sighting.log_odds),
+                evidence=_evidence(sighting.log_odds),
                 strength=evidence_class(sighting),
                 seconds=(sighting.t_mono_ns - start_ns) / 1e9,
             )
@@ -278,19 +278,14 @@ def _cards(flight: Flight, findings: Sequence[Finding], marks: Mapping[int, Mark
     return cards
 
 
-def _belief(log_odds: float | None) -> str:
-    """The accumulated evidence as a probability, never rounded up to certainty."""
-    if log_odds is None:
-        return "–"
-    p = 100 * probability(log_odds)
-    if p > 99.95:
-        return "> 99.9 %"
-    return f"{p:.1f} %"
+def _evidence(log_odds: float | None) -> str:
+    """The accumulated evidence; no probability, for it is counted from the model's threshold."""
+    return "–" if log_odds is None else f"{log_odds:.1f}"
 
 
 def _evidence_legend() -> list[dict[str, str]]:
-    edges = [f"below {_belief(EVIDENCE_STEPS[0])}", f"{_belief(EVIDENCE_STEPS[0])} or more"]
-    edges.append(f"{_belief(EVIDENCE_STEPS[1])} or more")
+    strong, very_strong = map(_evidence, EVIDENCE_STEPS)
+    edges = [f"below {strong}", f"{strong} or more", f"{very_strong} or more"]
     return [
         {"name": name, "colour": colour, "range": edge}
         for name, colour, edge in zip(EVIDENCE_NAMES, EVIDENCE_COLOURS, edges, strict=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from drone_agent.clock import ManualClock
 from drone_agent.flightlog.reader import Flight
 from drone_agent.flightlog.schema import SightingRecord
-from drone_agent.postflight.findings import find, group_by_moment, group_by_place, probability
+from drone_agent.postflight.findings import find, group_by_moment, group_by_place
 from drone_agent.values import Event
 from tests.flightlog.flights import image_flight, new_log, wall_flight
 
@@ -109,10 +109,3 @@ def test_every_sighting_lies_in_exactly_one_finding(cells: set[tuple[int, int]],
     for index, one in enumerate(regions):
         for other in regions[index + 1 :]:
             assert min(max(abs(a[0] - b[0]), abs(a[1] - b[1])) for a in one for b in other) > 2
-
-
-def test_probability_is_the_logistic_and_never_overflows() -> None:
-    assert probability(0.0) == 0.5
-    assert probability(3.0) == pytest.approx(0.9526, abs=1e-4)
-    assert probability(1e9) == pytest.approx(1.0)
-    assert probability(-1e9) == pytest.approx(0.0)

@@ -104,6 +104,8 @@ def test_every_sighting_is_there_with_place_position_picture_and_mark(page: Page
         assert f"s{sighting.id}" in page.ids
         assert f"along {sighting.along:.2f} m, height {sighting.height:.2f} m" in page.text
         assert f"{sighting.lat_deg:.7f}, {sighting.lon_deg:.7f}" in page.text
+        assert f"evidence {sighting.log_odds:.1f}" in page.text
+    assert "it is not the probability of a crack" in page.text
     pictures = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
     assert len(pictures) == len(wall.sightings) == 25
     image = cv2.imdecode(np.frombuffer(base64.b64decode(pictures[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
