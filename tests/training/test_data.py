@@ -453,3 +453,22 @@ def test_masonry_is_drawn_sound_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(60):
         draw(ground, np.random.default_rng(seed), cracked=False)
     assert len(laid) > 10
+
+
+def test_a_gap_in_masonry_is_dark_and_lies_along_one_side_of_a_brick() -> None:
+    drawn = 0
+    for seed in range(40):
+        tint = np.full((100, 160, 3), 200, np.float32)
+        synthetic._gap(tint, (30, 20, 120, 70), np.random.default_rng(seed))
+        rows, columns = np.nonzero((tint != 200).any(axis=2))
+        if not len(rows):
+            continue
+        drawn += 1
+        assert tint.max() == 200
+        assert tint.min() < 130
+        assert rows.max() - rows.min() <= 4 or columns.max() - columns.min() <= 4
+        assert 17 <= rows.min()
+        assert rows.max() <= 74
+        inside = tint[24:67, 34:117]
+        assert (inside == 200).all()
+    assert drawn > 30

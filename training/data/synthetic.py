@@ -144,8 +144,12 @@ def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generato
 
 
 def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
-    """Lay bricks in stretcher bond, each with its own colour, mortar lighter or darker, shaded below."""
-    height = int(rng.integers(14, 90))
+    """Lay bricks in a bond, each with its own colour, mortar lighter or darker, shaded below.
+
+    Where mortar shrank or fell out a thin dark line runs along some bricks: of all that masonry shows it is what looks
+    most like a crack, but that it ends at the brick's corner.
+    """
+    height = int(rng.integers(14, 90) if rng.random() < 0.75 else rng.integers(90, 150))
     width = int(height * rng.uniform(1.8, 3.6))
     mortar = max(1, int(height * rng.uniform(0.04, 0.25)))
     colour = np.array(BRICKS_BGR, np.float32)[rng.integers(len(BRICKS_BGR))] * rng.uniform(0.6, 1.25)
@@ -158,16 +162,21 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
     spread = rng.uniform(0.02, 0.25)
     edge = rng.uniform(0.3, 0.95)
     jitter = max(1, mortar // 3)
+    headers = int(rng.integers(2, 7)) if rng.random() < 0.25 else big  # every so many courses one of heads
+    loose = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.5 else 0.0  # share of bricks with a gap along a side
     for row, top in enumerate(range(-int(rng.integers(height)), big, height)):
-        start = -int(width * (bond * row % 1.0)) - int(width / 4)
-        for left in range(start, big, width):
+        length = width // 2 if row % headers == headers - 1 else width
+        start = -int(length * (bond * row % 1.0)) - int(width / 4)
+        for left in range(start, big, length):
             x0, y0 = left + int(rng.integers(jitter)), top + int(rng.integers(jitter))
-            x1, y1 = left + width - mortar, top + height - mortar
+            x1, y1 = left + length - mortar, top + height - mortar
             shade = colour * (1 + spread * rng.standard_normal()) * (1 + 0.3 * spread * rng.standard_normal(3))
             cv2.rectangle(tint, (x0, y0), (x1, y1), [float(v) for v in shade], -1)
             cv2.rectangle(joint, (x0, y0), (x1, y1), 0, -1)
             if edge < 0.8:
                 cv2.line(tint, (x0, y1 + 1), (x1, y1 + 1), [float(v * edge) for v in mortar_colour], 1 + mortar // 4)
+            if rng.random() < loose:
+                _gap(tint, (x0, y0, x1, y1), rng)
     angle = float(rng.normal(0, 4))
     turn = cv2.getRotationMatrix2D((big / 2, big / 2), angle, 1.0)
     size, border = (big, big), cv2.BORDER_REFLECT
@@ -179,6 +188,23 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
         tint = _wobble(tint, rng, float(rng.uniform(0.3, 1.6)), knots=int(big / rng.uniform(4, 12)))
     mask[:] = turned[inner, inner]
     return _weathered(np.asarray(tint[inner, inner], np.float32), mask, relief, rng)
+
+
+def _gap(tint: Float, brick: tuple[int, int, int, int], rng: Generator) -> None:
+    """Draw a gap between a brick (left, top, right, bottom) and its mortar: a part of one side, thin and dark."""
+    x0, y0, x1, y1 = brick
+    a, b = np.sort(rng.uniform(-0.2, 1.2, 2)).clip(0, 1)
+    left, right = (round(x0 + share * (x1 - x0)) for share in (a, b))
+    top, bottom = (round(y0 + share * (y1 - y0)) for share in (a, b))
+    sides = (
+        ((left, y0), (right, y0)),
+        ((left, y1 + 1), (right, y1 + 1)),
+        ((x0, top), (x0, bottom)),
+        ((x1 + 1, top), (x1 + 1, bottom)),
+    )
+    start, end = sides[int(rng.choice(4, p=[0.3, 0.4, 0.15, 0.15]))]
+    shade = float(rng.uniform(10, 80))
+    cv2.line(tint, start, end, (shade, shade, shade), int(rng.choice([1, 1, 1, 2, 3])), cv2.LINE_AA)
 
 
 def _rubble(canvas: Float, mask: Image, rng: Generator) -> Float:
