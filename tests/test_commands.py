@@ -84,6 +84,26 @@ def test_a_replay_processes_every_frame_and_places_what_it_finds(run: Run, fligh
     assert events[-1]["data"]["reason"] == "completed"
 
 
+def test_the_threshold_decides_what_is_found_on_the_wall(run: Run, flight: ShortFlight, tmp_path: Path) -> None:
+    cells, hits = [], []
+    for threshold in (0.0001, 0.5, 0.999):
+        out = tmp_path / str(threshold)
+        code, _, err = run(*flight.arguments(out), "--set", f"vision.threshold_p={threshold}")
+        assert code == 0, err
+        events = normalised_events(out / "flight-0001-replay")
+        hits.append(sum(len(event["data"]["hits"]) for event in events if event["kind"] == "frame"))
+        wall = {
+            tuple(cell[:2]): cell[4]
+            for event in events
+            if event["kind"] == "coverage"
+            for cell in event["data"]["cells"]
+        }
+        cells.append(sum(belief is not None and belief > 0 for belief in wall.values()))
+        assert any(event["kind"] == "sighting" for event in events) == (threshold < 0.9)
+    assert hits[0] > hits[1] > hits[2]
+    assert cells[0] > cells[1] > cells[2]
+
+
 def test_each_offered_sighting_is_answered_with_an_order_or_with_reasons(
     run: Run, flight: ShortFlight, tmp_path: Path
 ) -> None:
