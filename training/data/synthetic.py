@@ -25,6 +25,11 @@ from training.data.sources import CRACK, JOINT
 SIDE_PX: Final = 256
 TRANSPLANTED: Final = 0.6
 """Share of the cracked pictures whose crack is transplanted, not drawn."""
+MASONRY: Final = ("brick", "rubble")
+FIRED: Final = 0.5
+"""Share of the masonry in which single bricks or stones are cracked."""
+MIN_BRICK_PX: Final = 30
+"""Height and width from which a brick is large enough to show a crack of its own."""
 MIN_CRACK_PX: Final = 80
 MIN_DARKENING: Final = 9.0
 """Grey levels by which a transplanted crack must darken its new wall, on average over its mask, to be seen at all."""
@@ -102,13 +107,13 @@ def draw(
     """
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     canvas = texture.astype(np.float32)
-    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.20, 0.32, 0.10, 0.08, 0.20, 0.10])
-    if cracked and pattern in {"brick", "rubble"}:
+    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.17, 0.38, 0.10, 0.07, 0.19, 0.09])
+    if cracked and pattern in MASONRY:
         pattern = "bare"
-    if pattern == "brick":
-        canvas = _brick(canvas, mask, rng)
-    elif pattern == "rubble":
-        canvas = _rubble(canvas, mask, rng)
+    if pattern in MASONRY:
+        canvas = (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
+        if cracks and rng.random() < FIRED:
+            canvas = _fired(canvas, mask, cracks, rng)
     elif pattern != "bare":
         canvas = _joints(canvas, mask, rng, str(pattern))
     if rng.random() < 0.3:
@@ -149,7 +154,7 @@ def _brick(canvas: Float, mask: Image, rng: Generator) -> Float:
     Where mortar shrank or fell out a thin dark line runs along some bricks: of all that masonry shows it is what looks
     most like a crack, but that it ends at the brick's corner.
     """
-    height = int(rng.integers(14, 90) if rng.random() < 0.75 else rng.integers(90, 150))
+    height = int(rng.integers(14, 90) if rng.random() < 0.6 else rng.integers(90, 180))
     width = int(height * rng.uniform(1.8, 3.6))
     mortar = max(1, int(height * rng.uniform(0.04, 0.25)))
     colour = np.array(BRICKS_BGR, np.float32)[rng.integers(len(BRICKS_BGR))] * rng.uniform(0.6, 1.25)
@@ -205,6 +210,30 @@ def _gap(tint: Float, brick: tuple[int, int, int, int], rng: Generator) -> None:
     start, end = sides[int(rng.choice(4, p=[0.3, 0.4, 0.15, 0.15]))]
     shade = float(rng.uniform(10, 80))
     cv2.line(tint, start, end, (shade, shade, shade), int(rng.choice([1, 1, 1, 2, 3])), cv2.LINE_AA)
+
+
+def _fired(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
+    """Crack single bricks or stones: what firing, frost or a chisel leaves in one of them and ends at its mortar.
+
+    Such masonry is sound. A crack of the wall runs on through mortar or along it.
+    """
+    _, bricks, boxes, _ = cv2.connectedComponentsWithStats((mask == 0).astype(np.uint8), connectivity=4)
+    large = np.flatnonzero(
+        (boxes[1:, cv2.CC_STAT_WIDTH] > MIN_BRICK_PX) & (boxes[1:, cv2.CC_STAT_HEIGHT] > MIN_BRICK_PX)
+    )
+    if not len(large):
+        return canvas
+    count = min(len(large), int(rng.integers(1, 5)))
+    chosen = np.isin(bricks, 1 + rng.choice(large, count, replace=False)).astype(np.float32)
+    weight = cv2.GaussianBlur(chosen, (0, 0), 0.8) * chosen
+    for _ in range(int(rng.integers(1, 4))):
+        unmarked = np.zeros_like(mask)
+        if rng.random() < TRANSPLANTED:
+            cracked = _transplant(canvas, unmarked, cracks[int(rng.integers(len(cracks)))], rng)
+        else:
+            cracked = _crack(canvas, unmarked, rng)
+        canvas = np.asarray(canvas + weight[:, :, None] * (cracked - canvas), np.float32)
+    return canvas
 
 
 def _rubble(canvas: Float, mask: Image, rng: Generator) -> Float:
@@ -467,16 +496,25 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
 
 
 def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Float:
-    """Lay a lifted crack or joint on the canvas, turned, mirrored, at another size and strength."""
+    """Lay a lifted crack or joint on the canvas, turned, mirrored, at another size and strength.
+
+    A joint runs from border to border, as it does on its photograph, and is upright or level but for a camera's tilt: a
+    dark straight line that ends in the middle of a wall is a crack. Cracks lie anyhow.
+    """
     side = donor.mask.shape[0]
     spots = np.argwhere(donor.mask > 0)
     y, x = spots[int(rng.integers(len(spots)))] + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
     zoom, angle = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))), float(rng.uniform(0, 2 * np.pi))
+    margin = 0.0
+    if (donor.mask == JOINT).any():
+        angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -0.2, 0.2))
+        zoom = min(zoom, side / (SIDE_PX * _TILTED))
+        margin = zoom * SIDE_PX * _TILTED / 2
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
-    shift = np.array([np.clip(x, 0, side), np.clip(y, 0, side)]) - linear @ np.full(2, SIDE_PX / 2)
-    matrix = np.hstack([linear, shift[:, None]])
+    centre = np.clip([x, y], margin, side - margin)
+    matrix = np.hstack([linear, (centre - linear @ np.full(2, SIDE_PX / 2))[:, None]])
     size = (SIDE_PX, SIDE_PX)
     shade = cv2.warpAffine(
         donor.shade, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
@@ -486,3 +524,7 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     np.maximum(mask, np.asarray(marked, np.uint8), out=mask)
     strength = float(rng.uniform(0.7, 1.3))
     return np.asarray(canvas * np.clip(1 + strength * (shade - 1), 0.05, 1.3)[:, :, None], np.float32)
+
+
+_TILTED: Final = float(np.cos(0.2) + np.sin(0.2))
+"""Side of the upright square that holds a square of side 1 tilted by 0.2 rad."""
