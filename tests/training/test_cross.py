@@ -29,7 +29,7 @@ from training.evaluation.cross import (
     train_row,
     value_of,
 )
-from training.evaluation.evaluate import result
+from training.evaluation.evaluate import open_subjects, result
 from training.evaluation.settings import CrossSettings, Places, TrainRowsSettings
 from training.evaluation.threshold import SLACK, Scored, rates_at
 
@@ -158,8 +158,11 @@ def test_a_bundle_is_named_with_its_version() -> None:
     from training.export.bundle import read_manifest
 
     folder = REPOSITORY / "exported_models/opnet"
-    assert _label("ours", folder) == f"ours {read_manifest(folder).version}"
-    assert _label("ours", folder / "model.onnx") == "ours"
+    expected = f"ours {read_manifest(folder).version}"
+    assert _label("ours", open_subjects(folder, "default", 1)[0]) == expected
+    assert _label("ours", open_subjects(folder / "model.onnx", "default", 1)[0]) == expected
+    checkpoint = replace(open_subjects(folder, "default", 1)[0], label="torch", version=None)
+    assert _label("ours", checkpoint) == "ours"
 
 
 def test_the_command_trains_rows_once_and_writes_the_matrix(

@@ -472,3 +472,47 @@ def test_a_gap_in_masonry_is_dark_and_lies_along_one_side_of_a_brick() -> None:
         inside = tint[24:67, 34:117]
         assert (inside == 200).all()
     assert drawn > 30
+
+
+def test_a_brick_that_is_cracked_by_itself_is_sound_and_its_crack_ends_at_the_mortar() -> None:
+    donor = lift(*photographed_crack(), CRACK)
+    assert donor is not None
+    mortar = np.zeros((256, 256), np.uint8)
+    mortar[40:48] = mortar[120:128] = mortar[200:208] = JOINT
+    mortar[:, 100:108] = JOINT
+    ground = np.full((256, 256, 3), 150, np.float32)
+    changed = 0
+    for seed in range(40):
+        mask = mortar.copy()
+        fired = synthetic._fired(ground, mask, [donor], np.random.default_rng(seed))
+        assert (mask == mortar).all()
+        assert (fired[mortar == JOINT] == 150).all()
+        changed += bool((fired < 120).any())
+    assert changed > 20
+
+
+def test_bricks_too_small_to_show_a_crack_stay_as_they_are() -> None:
+    donor = lift(*photographed_crack(), CRACK)
+    assert donor is not None
+    mask = np.zeros((256, 256), np.uint8)
+    mask[::16] = mask[1::16] = JOINT
+    ground = np.full((256, 256, 3), 150, np.float32)
+    assert (synthetic._fired(ground, mask, [donor], np.random.default_rng(1)) == ground).all()
+
+
+def test_a_transplanted_joint_runs_from_border_to_border() -> None:
+    image, mask = np.full((512, 512, 3), 160, np.uint8), np.zeros((512, 512), np.uint8)
+    mask[:, 251:254] = JOINT
+    image[mask > 0] = 64
+    donor = lift(image, mask, JOINT)
+    assert donor is not None
+    for seed in range(60):
+        marked = np.zeros((256, 256), np.uint8)
+        synthetic._transplant(np.full((256, 256, 3), 160, np.float32), marked, donor, np.random.default_rng(seed))
+        joint = marked == JOINT
+        # it enters and leaves, if it is in the picture at all, on two sides
+        sides = [joint[0].any(), joint[-1].any(), joint[:, 0].any(), joint[:, -1].any()]
+        assert sum(bool(side) for side in sides) >= 2 or not joint.any()
+        rows, columns = np.nonzero(joint)
+        if len(rows):
+            assert max(np.ptp(rows), np.ptp(columns)) > 180

@@ -63,9 +63,9 @@ def cross_command(
         if not given.model.exists():
             raise ConfigError(f"{config}: rows: {given.label}: {given.model} is not there")
     # Opened now: another bundle may lie there when its turn comes, and one that cannot be opened is told at once.
+    opened = [(given, _open(given.model, settings)) for given in settings.rows]
     rows = [
-        (Row(_label(given.label, given.model), given.model, tuple(given.trained_on)), _open(given.model, settings))
-        for given in settings.rows
+        (Row(_label(given.label, subject), given.model, tuple(given.trained_on)), subject) for given, subject in opened
     ]
     if settings.train is not None:
         for label, shares in settings.train.sources.items():
@@ -86,11 +86,9 @@ def cross_command(
     console.print(f"{page}, cross.md, cross.csv, cross.json", soft_wrap=True)
 
 
-def _label(label: str, model: Path) -> str:
+def _label(label: str, subject: Subject) -> str:
     """The label; of a bundle with its version, for another one may lie there when the table is read."""
-    from training.export.bundle import MANIFEST, read_manifest
-
-    return f"{label} {read_manifest(model).version}" if (model / MANIFEST).is_file() else label
+    return f"{label} {subject.version}" if subject.version else label
 
 
 def _open(model: Path, settings: CrossSettings) -> Subject:

@@ -144,12 +144,14 @@ class Subject:
         scorer: gives the logits.
         name: of the bundle or network; its bars are chosen by it.
         threshold_logit: of the bundle; None for a checkpoint, which has none.
+        version: of the bundle; None for a checkpoint.
     """
 
     label: str
     scorer: Scorer
     name: str
     threshold_logit: float | None
+    version: str | None = None
 
 
 def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
@@ -179,7 +181,7 @@ def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
     if not files:
         raise ExportError(f"{model}: no file {file!r} in the bundle; there are {', '.join(manifest.files)}")
     return [
-        Subject(key, OnnxScorer(folder / path, threads=threads), manifest.name, threshold)
+        Subject(key, OnnxScorer(folder / path, threads=threads), manifest.name, threshold, manifest.version)
         for key, path in files.items()
     ]
 
