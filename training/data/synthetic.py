@@ -4,8 +4,8 @@ The textures are crops of training photographs, so that no renderer's smoothness
 pictures are sound, half have one to three cracks, on the same kinds of background but for masonry, which is always
 sound: nets that were shown cracked masonry, too, could still not tell it from sound masonry on photographs (AUROC 0.5),
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
-photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted onto sound
-pictures the same way.
+photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
+way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall.
 """
 
 from __future__ import annotations
