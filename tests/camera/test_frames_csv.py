@@ -2,7 +2,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drone_agent.camera.frames_csv import read_frame_times
@@ -72,7 +72,6 @@ def test_a_missing_table_and_one_that_is_no_text_are_refused(tmp_path: Path) -> 
         read_frame_times(path)
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_either_understood_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("csv") / "frames.csv"
@@ -81,7 +80,6 @@ def test_any_bytes_are_either_understood_or_refused(tmp_path_factory: pytest.Tem
         assert len(read_frame_times(path)) >= 1
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 50), start=st.floats(0, 4e6), fps=st.floats(1, 200))
 def test_what_was_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, count: int, start: float, fps: float

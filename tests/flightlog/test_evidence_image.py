@@ -142,7 +142,7 @@ def test_control_characters_do_not_break_the_packet() -> None:
     assert xmp["Xmp.crackscout.detail"] == "a b c"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(lat=st.floats(-90, 90), lon=st.floats(-180, 180), alt=st.floats(-400, 9000), yaw=st.floats(-720, 720))
 def test_any_place_survives_the_round_trip_within_a_millimetre(lat: float, lon: float, alt: float, yaw: float) -> None:
     block = exif_bytes({"lat_deg": lat, "lon_deg": lon, "alt_amsl_m": alt, "yaw_deg": yaw})

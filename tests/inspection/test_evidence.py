@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drone_agent.inspection.evidence import FrameEvidence, add_looks, add_picture, frame_evidence
@@ -35,7 +35,6 @@ def feed(course: Looks, chosen: InspectionSettings) -> tuple[CellGrid, list[int]
     return grid, confirmed, slots
 
 
-@settings(deadline=None)
 @given(looks)
 def test_belief_stays_within_its_bounds_and_no_cell_is_confirmed_twice(course: Looks) -> None:
     chosen = InspectionSettings()
@@ -45,7 +44,6 @@ def test_belief_stays_within_its_bounds_and_no_cell_is_confirmed_twice(course: L
     assert (grid.good[slots] + grid.unknown[slots] == len(course)).all()
 
 
-@settings(deadline=None)
 @given(looks)
 def test_unknown_looks_never_confirm_and_never_move_belief(course: Looks) -> None:
     chosen = InspectionSettings(confirm_log_odds=0.1, min_looks=1)
@@ -54,7 +52,6 @@ def test_unknown_looks_never_confirm_and_never_move_belief(course: Looks) -> Non
     assert grid.log_odds[slots] == pytest.approx(chosen.prior_log_odds)
 
 
-@settings(deadline=None)
 @given(looks, st.integers(0, CELLS - 1), st.floats(0.01, 20), st.floats(0, 5))
 def test_one_more_positive_look_never_lowers_belief(course: Looks, cell: int, value: float, along: float) -> None:
     chosen = InspectionSettings()
@@ -65,7 +62,6 @@ def test_one_more_positive_look_never_lowers_belief(course: Looks, cell: int, va
     assert after.log_odds[slots[cell]] >= before.log_odds[slots[cell]] - 1e-6
 
 
-@settings(deadline=None)
 @given(st.permutations(list(range(8))), st.lists(st.floats(-1, 1), min_size=8, max_size=8))
 def test_looks_from_far_apart_add_up_in_any_order(order: list[int], values: list[float]) -> None:
     # Within the clamp, and with every baseline a full one.
@@ -76,7 +72,6 @@ def test_looks_from_far_apart_add_up_in_any_order(order: list[int], values: list
     assert one.log_odds[slots] == pytest.approx(other.log_odds[slots], abs=1e-4)
 
 
-@settings(deadline=None)
 @given(looks)
 def test_no_cell_is_confirmed_without_looks_from_enough_places(course: Looks) -> None:
     chosen = InspectionSettings(min_looks=3, confirm_log_odds=0.1, prior_log_odds=0.0)

@@ -236,7 +236,6 @@ def test_no_order_leaves_while_any_interlock_fails_and_every_budget_holds() -> N
         settings=hypothesis_settings(
             max_examples=930,
             stateful_step_count=60,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

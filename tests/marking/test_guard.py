@@ -325,7 +325,7 @@ STEP = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 @given(st.lists(STEP, min_size=3, max_size=40))
 def test_whatever_comes_no_opening_is_longer_than_allowed_and_the_pause_is_kept(
     steps: list[tuple[str, int, Any]],

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drone_agent.simulation.flight import Flight, Leg, Wobble
@@ -15,7 +15,6 @@ def flight() -> Flight:
     return Flight(np.random.default_rng(3), start_s=60.0, east_m=(0.3, 3.7), heights_m=(2.0, 2.4), speed_m_s=0.4)
 
 
-@settings(deadline=None)
 @given(st.floats(0.2, 5.0), st.floats(0.1, 1.0))
 def test_a_leg_begins_and_ends_where_it_should_and_never_exceeds_its_speed(length: float, speed: float) -> None:
     leg = Leg(10.0, (0.0, 1.0), (length, 1.0), speed, ramp_s=0.1)

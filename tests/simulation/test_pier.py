@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drone_agent.simulation.pier import CRACK, JOINT, Pier, coverage, make_pier
@@ -16,7 +16,6 @@ def pier() -> Pier:
     return make_pier(5, *SIZE_M)
 
 
-@settings(deadline=None)
 @given(width_px=st.floats(0.1, 9.0), turn=st.floats(0.0, np.pi), shift=st.floats(0.0, 1.0))
 def test_the_ribbon_covers_length_times_width_at_any_angle_even_below_a_pixel(
     width_px: float, turn: float, shift: float

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pymavlink import mavutil
 from pymavlink.rotmat import Matrix3, Vector3
@@ -75,7 +75,6 @@ def test_roll_to_the_right_turns_the_picture_to_the_left() -> None:
     assert u < CAMERA.cx + 40.0
 
 
-@settings(deadline=None)
 @given(
     st.floats(-0.3, 0.3),
     st.floats(-0.3, 0.3),

@@ -155,7 +155,7 @@ def test_other_networks_are_not_averaged(tmp_path: Path) -> None:
         ModelConfig(name="opnet", init=[])
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 @given(saved_after=st.integers(0, 7), further=st.integers(0, 4))
 def test_a_run_killed_at_any_step_goes_on_to_exactly_the_same_result(
     straight: Trainer, tmp_path_factory: pytest.TempPathFactory, saved_after: int, further: int

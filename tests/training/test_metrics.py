@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="needs the [training] extra")
@@ -54,7 +54,6 @@ def test_nothing_measured_says_nothing() -> None:
 
 
 @given(st.integers(1, 300).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
-@settings(deadline=None)
 def test_interval_holds_the_rate(case: tuple[int, int]) -> None:
     hits, total = case
     found = rate(hits, total)
@@ -62,7 +61,6 @@ def test_interval_holds_the_rate(case: tuple[int, int]) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_areas_agree_with_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.random(60) < 0.4

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="needs the [training] extra")
@@ -40,7 +40,6 @@ def worst_share(items: list[Scored], threshold: float) -> float:
 
 
 @given(sets, st.floats(-25, 25))
-@settings(deadline=None)
 def test_no_other_threshold_has_a_smaller_worst_share(
     values: tuple[list[float], list[float], list[float], list[float]], other: float
 ) -> None:
@@ -56,7 +55,6 @@ def test_no_other_threshold_has_a_smaller_worst_share(
 
 
 @given(sets, st.floats(-3, 3))
-@settings(deadline=None)
 def test_a_shift_of_all_logits_shifts_the_threshold(
     values: tuple[list[float], list[float], list[float], list[float]], shift: float
 ) -> None:
@@ -135,7 +133,6 @@ def test_a_bar_of_one_is_refused() -> None:
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.lists(st.floats(-10, 10), max_size=40), st.floats(0.05, 1)
 )
-@settings(deadline=None)
 def test_wanted_recall_is_reached_and_no_higher_threshold_reaches_it(
     cracks: list[float], sound: list[float], wanted: float
 ) -> None:

@@ -127,7 +127,7 @@ def test_the_cameras_place_on_the_vehicle_counts() -> None:
 small = st.floats(-0.3, 0.3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small, small, small, st.floats(-3, 3), st.floats(1.0, 6.0), st.booleans())
 def test_pixels_go_to_the_wall_and_back(
     roll: float, pitch: float, yaw: float, east: float, away: float, distorted: bool

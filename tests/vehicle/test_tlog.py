@@ -212,7 +212,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         TlogPoseSource(tmp_path / "nowhere.tlog")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_happens_to_the_bytes_every_record_found_lies_within_them(data: st.DataObject) -> None:
     whole = bytearray(flight(10.0, 10.4).data)

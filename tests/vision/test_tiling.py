@@ -10,7 +10,7 @@ from drone_agent.vision.tiling import plan
 sides = st.integers(1, 900)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(width=sides, height=sides, tile_px=st.integers(20, 500), overlap=st.floats(0, 0.75))
 def test_every_pixel_lies_in_a_tile_and_no_tile_outside(width: int, height: int, tile_px: int, overlap: float) -> None:
     covered = np.zeros((height, width), bool)
@@ -25,7 +25,7 @@ def test_every_pixel_lies_in_a_tile_and_no_tile_outside(width: int, height: int,
     assert list(tiles) == sorted(tiles, key=lambda tile: (tile.y_px, tile.x_px))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(width=sides, tile_px=st.integers(20, 300), overlap=st.floats(0, 0.75))
 def test_neighbours_share_what_was_asked(width: int, tile_px: int, overlap: float) -> None:
     size = min(tile_px, width)
