@@ -178,7 +178,7 @@ def test_a_lost_camera_is_among_the_notes(tmp_path: Path) -> None:
     assert flight.frames == []
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.integers(0, 20_000), noise=st.binary(max_size=40), where=st.integers(0, 20_000))
 def test_no_damage_stops_the_reader_or_invents_events(
     wall: Path, tmp_path: Path, cut: int, noise: bytes, where: int

@@ -84,6 +84,7 @@ def test_it_asks_for_its_messages_and_knows_the_vehicle(rig: Rig) -> None:
     assert state.ekf_flags == 0x33F
     assert state.pose_age_ns >= 0
     assert state.command_armed is False
+    wait_for(lambda: (rig.state().pose_age_ns or 10**12) < 2000 * MS)
 
 
 def test_it_is_the_vehicles_companion_and_not_a_ground_station(rig: Rig) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymavlink.dialects.v20 import ardupilotmega as dialect
 
@@ -212,7 +212,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         TlogPoseSource(tmp_path / "nowhere.tlog")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_whatever_happens_to_the_bytes_every_record_found_lies_within_them(data: st.DataObject) -> None:
     whole = bytearray(flight(10.0, 10.4).data)

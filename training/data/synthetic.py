@@ -24,7 +24,9 @@ from training.data.sources import CRACK, JOINT
 
 SIDE_PX: Final = 256
 TRANSPLANTED: Final = 0.6
-"""Share of the cracked pictures whose crack is transplanted, not drawn."""
+"""Share of the cracks, of walls and of single bricks, that are transplanted, not drawn."""
+MAX_TILT_RAD: Final = 0.2
+"""By how much a camera's tilt turns a transplanted joint, at most."""
 MASONRY: Final = ("brick", "rubble")
 FIRED: Final = 0.5
 """Share of the masonry in which single bricks or stones are cracked."""
@@ -507,7 +509,7 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     zoom, angle = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))), float(rng.uniform(0, 2 * np.pi))
     margin = 0.0
     if (donor.mask == JOINT).any():
-        angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -0.2, 0.2))
+        angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
         zoom = min(zoom, side / (SIDE_PX * _TILTED))
         margin = zoom * SIDE_PX * _TILTED / 2
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
@@ -526,5 +528,5 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     return np.asarray(canvas * np.clip(1 + strength * (shade - 1), 0.05, 1.3)[:, :, None], np.float32)
 
 
-_TILTED: Final = float(np.cos(0.2) + np.sin(0.2))
-"""Side of the upright square that holds a square of side 1 tilted by 0.2 rad."""
+_TILTED: Final = float(np.cos(MAX_TILT_RAD) + np.sin(MAX_TILT_RAD))
+"""Side of the upright square that holds a square of side 1 turned by `MAX_TILT_RAD`."""
