@@ -29,8 +29,8 @@ TRANSPLANTED: Final = 0.6
 MAX_TILT_RAD: Final = 0.2
 """By how much a camera's tilt turns a transplanted joint, at most."""
 STRAIGHT: Final = 0.4
-"""Share of the cracks that are turned upright or level: walls that shrink or settle crack so, and only its uneven course
-tells such a crack from a joint. Drawn ones are long and nearly straight, too."""
+"""Share of the cracks that are turned upright or level: walls that shrink or settle crack so, and only its uneven
+course tells such a crack from a joint. Drawn ones are long and nearly straight, too."""
 MASONRY: Final = ("brick", "rubble")
 FIRED: Final = 0.5
 """Share of the masonry in which single bricks or stones are cracked."""
