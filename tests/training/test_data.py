@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from tests.training.conftest import texture
 from training.data import cache as cached
@@ -518,40 +516,3 @@ def test_a_transplanted_joint_runs_from_border_to_border() -> None:
         rows, columns = np.nonzero(joint)
         if len(rows):
             assert max(np.ptp(rows), np.ptp(columns)) > 180
-
-
-def test_many_cracks_are_upright_or_level_as_joints_are() -> None:
-    mask = np.zeros((512, 512), np.uint8)
-    cv2.line(mask, (100, 60), (420, 480), CRACK, 3)  # steep, so that only turning makes it upright or level
-    image = np.full((512, 512, 3), 160, np.uint8)
-    image[mask > 0] = 64
-    donor = lift(image, mask, CRACK)
-    assert donor is not None
-
-    def aligned(lay: Callable[[NDArray[np.uint8], np.random.Generator], object]) -> float:
-        near = []
-        for seed in range(200):
-            marked = np.zeros((256, 256), np.uint8)
-            lay(marked, np.random.default_rng(seed))
-            spots = np.argwhere(marked)
-            if len(spots) < 100:
-                continue
-            angle = synthetic._heading(spots)
-            near.append(abs((angle + np.pi / 4) % (np.pi / 2) - np.pi / 4) < synthetic.MAX_TILT_RAD)
-        assert len(near) > 100
-        return float(np.mean(near))
-
-    ground = np.full((256, 256, 3), 160, np.float32)
-    anyhow = synthetic.MAX_TILT_RAD / (np.pi / 4)
-    expected = synthetic.STRAIGHT + (1 - synthetic.STRAIGHT) * anyhow
-    assert aligned(lambda mask, rng: synthetic._transplant(ground, mask, donor, rng)) == pytest.approx(
-        expected, abs=0.12
-    )
-    assert aligned(lambda mask, rng: synthetic._crack(ground, mask, rng)) == pytest.approx(expected, abs=0.15)
-
-
-@pytest.mark.parametrize("angle", [-1.2, -0.4, 0.0, 0.7, 1.5])
-def test_spots_in_a_row_have_its_heading(angle: float) -> None:
-    along = np.arange(-100, 101)
-    spots = np.rint(np.stack([np.sin(angle) * along, np.cos(angle) * along], axis=1)).astype(np.intp)
-    assert synthetic._heading(spots) == pytest.approx(angle, abs=0.01)

@@ -35,7 +35,7 @@ LAYOUT: Final = 2
 MASKS: Final = "kept"
 """How masks are read and shrunk: as `shrink_mask` says. Changed whenever that changes."""
 
-SYNTHETIC_VERSION: Final = 10
+SYNTHETIC_VERSION: Final = 9
 """Raised whenever the way of drawing changes."""
 
 

@@ -5,8 +5,7 @@ pictures are sound, half have one to three cracks, on the same kinds of backgrou
 sound: nets that were shown cracked masonry, too, could still not tell it from sound masonry on photographs (AUROC 0.5),
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
 photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
-way, from border to border. Many cracks are upright or level, as joints are, so that their direction does not give the
-answer away. A brick or stone may be cracked by itself, which is no crack of its wall.
+way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ TRANSPLANTED: Final = 0.6
 """Share of the cracks, of walls and of single bricks, that are transplanted, not drawn."""
 MAX_TILT_RAD: Final = 0.2
 """By how much a camera's tilt turns a transplanted joint, at most."""
-STRAIGHT: Final = 0.4
-"""Share of the cracks that are turned upright or level: walls that shrink or settle crack so, and only its uneven
-course tells such a crack from a joint. Drawn ones are long and nearly straight, too."""
 MASONRY: Final = ("brick", "rubble")
 FIRED: Final = 0.5
 """Share of the masonry in which single bricks or stones are cracked."""
@@ -466,12 +462,8 @@ def _cables(canvas: Float, rng: Generator) -> Float:
 def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
     width_px = float(np.exp(rng.uniform(np.log(0.7), np.log(7.0))))
-    if rng.random() < STRAIGHT:
-        angle, length_px = _upright_or_level(rng), float(rng.uniform(150, 400))
-        roughness, drift = float(rng.uniform(0.05, 0.3)), float(rng.uniform(0.0, 0.02))
-    else:
-        angle, length_px = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(50, 330))
-        roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
+    angle = float(rng.uniform(0, 2 * np.pi))
+    length_px = float(rng.uniform(50, 330))
     start = (
         np.array([SIDE_PX / 2, SIDE_PX / 2])
         + rng.uniform(-70, 70, 2)
@@ -481,6 +473,7 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     shift = 3  # sub-pixel drawing: coordinates in eighths
     big = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     paths = [(start, angle, length_px, width_px)]
+    roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
     while paths:
         point, heading, length, width = paths.pop()
         course, travelled = heading, 0.0
@@ -508,21 +501,17 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     """Lay a lifted crack or joint on the canvas, turned, mirrored, at another size and strength.
 
     A joint runs from border to border, as it does on its photograph, and is upright or level but for a camera's tilt: a
-    dark straight line that ends in the middle of a wall is a crack. Cracks lie anyhow, many of them upright or level
-    (`STRAIGHT`).
+    dark straight line that ends in the middle of a wall is a crack. Cracks lie anyhow.
     """
     side = donor.mask.shape[0]
     spots = np.argwhere(donor.mask > 0)
-    spot = spots[int(rng.integers(len(spots)))]
-    y, x = spot + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
+    y, x = spots[int(rng.integers(len(spots)))] + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
     zoom, angle = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))), float(rng.uniform(0, 2 * np.pi))
     margin = 0.0
     if (donor.mask == JOINT).any():
-        angle = _upright_or_level(rng)
+        angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
         zoom = min(zoom, side / (SIDE_PX * _TILTED))
         margin = zoom * SIDE_PX * _TILTED / 2
-    elif rng.random() < STRAIGHT:
-        angle = _heading(spots[np.abs(spots - spot).max(axis=1) < SIDE_PX / 2]) - _upright_or_level(rng)
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
@@ -537,18 +526,6 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     np.maximum(mask, np.asarray(marked, np.uint8), out=mask)
     strength = float(rng.uniform(0.7, 1.3))
     return np.asarray(canvas * np.clip(1 + strength * (shade - 1), 0.05, 1.3)[:, :, None], np.float32)
-
-
-def _upright_or_level(rng: Generator) -> float:
-    """Return an angle in radians, upright or level but for a camera's tilt."""
-    return float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
-
-
-def _heading(spots: NDArray[np.intp]) -> float:
-    """Return along which angle in radians spots (row, column) [N, 2] lie: their first principal axis."""
-    offset = spots - spots.mean(axis=0)
-    rows, columns = offset[:, 0], offset[:, 1]
-    return 0.5 * float(np.arctan2(2 * (rows * columns).mean(), (columns**2).mean() - (rows**2).mean()))
 
 
 _TILTED: Final = float(np.cos(MAX_TILT_RAD) + np.sin(MAX_TILT_RAD))
