@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 pytest.importorskip("torch", reason="needs the [training] extra")
 
 from training.config import TrainConfig, load_config, read_settings
+from training.data.cache import SYNTHETIC_VERSION
 from training.engine.memory import SETTINGS
 from training.engine.train import Trainer
 from training.errors import ConfigError, DataError
@@ -164,6 +165,17 @@ def test_a_changed_run_has_a_folder_of_its_own() -> None:
     assert folder_name(train_config(settings, run, 4)) != folder
     assert folder_name(train_config(settings, Planned(run.point, 2), 3)) != folder
     assert folder_name(train_config(made(limit=None, resamples=500, grid=True), run, 3)) == folder
+
+
+@pytest.mark.parametrize(("share", "same"), [(0, True), (1, False)])
+def test_another_way_of_drawing_is_another_run_where_pictures_are_drawn(
+    share: int, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(sources={"METU": {"metu-ccic": 1} | ({"synthetic": share} if share else {})})
+    config = train_config(settings, planned(settings)[0], 3)
+    before = folder_name(config)
+    monkeypatch.setattr("training.study.plan.SYNTHETIC_VERSION", SYNTHETIC_VERSION + 1)
+    assert (folder_name(config) == before) is same
 
 
 @pytest.mark.parametrize("name", ["walls-external", "brickwork-external", "nha12d"])

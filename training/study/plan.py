@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from training.config import DataConfig, ModelConfig, StageConfig, TrainConfig, ValidationConfig
+from training.data.cache import SYNTHETIC_VERSION
 from training.study.settings import FACTORS, GRID, Setting, StudySettings
 
 WARMUP_SHARE: Final = 0.1
@@ -176,8 +177,12 @@ def digest(*parts: Any) -> str:
 
 
 def folder_name(config: TrainConfig) -> str:
-    """Name the folder of a run: it belongs to this configuration alone, so that a changed one takes no old weights."""
-    return f"{config.name}-s{config.seed}-{digest(config.model_dump(mode='json'))}"
+    """Name the folder of a run: it belongs to this configuration, and to one way of drawing where pictures are drawn.
+
+    So a changed one takes no old weights.
+    """
+    drawn = [SYNTHETIC_VERSION] if any("synthetic" in stage.sources for stage in config.stages) else []
+    return f"{config.name}-s{config.seed}-{digest(config.model_dump(mode='json'), *drawn)}"
 
 
 def judgement_name(settings: StudySettings, px: int, names: Sequence[str]) -> str:
