@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,8 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
     apart = [line for line in card.splitlines() if line.endswith(("| met |", "| **not met** |"))]
     assert any(line.startswith("| brickwork-external/test | specificity | 1 |") for line in apart)
     assert "No photograph taken by a drone" not in card
+    assert "| set | photographs | recall | specificity | kinds |" in card
+    assert set(manifest.metrics["uav75/val"].kinds) >= set(manifest.metrics["uav75/val"].kinds_by_group)
     lineage = read_lineage(tmp_path / "LINEAGE.json")
     release = lineage.bundles["opnet 0.1.0"]
     assert release.sha256 == manifest.files["fp32"].sha256
@@ -377,12 +380,42 @@ def test_the_architecture_is_named_with_what_it_departs_in() -> None:
 
 
 def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
-    from training.evaluation.threshold import bars_for
-    from training.export.pipeline import deciding_bars
+    from training.evaluation.threshold import bars_for, deciding_bars
 
     bars = bars_for("opnet")
-    alone = deciding_bars(bars, {"data": [{"name": "metu-ccic"}, {"name": "synthetic"}]})
+    alone = deciding_bars(bars, {"metu-ccic", "synthetic"})
     assert {(bar.set, bar.kind) for bar in alone} == {("metu-ccic", "recall"), ("metu-ccic", "specificity")}
     # cracks alone, or nothing known: then all decide
-    assert deciding_bars(bars, {"data": [{"name": "omu-quay"}]}) == bars
-    assert deciding_bars(bars, {}) == bars
+    assert deciding_bars(bars, {"omu-quay"}) == bars
+    assert deciding_bars(bars, ()) == bars
+
+
+def test_a_checkpoint_is_judged_where_its_bundle_would_be() -> None:
+    from training.evaluation.evaluate import Subject, choose_for
+    from training.evaluation.threshold import Scored, bars_for, choose
+
+    def scored(name: str, shift: float) -> Scored:
+        logits = np.linspace(-3, 3, 40) + shift
+        labels = np.arange(40) >= 20
+        return Scored(name, logits, labels, ("",) * 40, tuple(str(i) for i in range(40)))
+
+    seen, unseen = scored("metu-ccic", 0.0), scored("uavcrack", -2.0)
+    net = Subject("torch", _Nothing(), "opnet", None, trained_on=frozenset({"metu-ccic"}))
+    chosen = choose_for(net, [seen, unseen])
+    assert chosen.threshold_logit == choose([seen], bars_for("opnet")).threshold_logit
+    assert {result.bar.set for result in chosen.results} == {"metu-ccic"}
+    both = dataclasses.replace(net, trained_on=frozenset({"metu-ccic", "uavcrack"}))
+    assert choose_for(both, [seen, unseen]).threshold_logit == choose([seen, unseen], bars_for("opnet")).threshold_logit
+    assert {result.bar.set for result in choose_for(both, [seen, unseen]).results} == {"metu-ccic", "uavcrack"}
+    assert choose_for(both, [seen, unseen]).threshold_logit != chosen.threshold_logit
+    from training.export.card import threshold_rule
+
+    assert "validation sets that the weights were trained on (metu-ccic)" in threshold_rule(
+        chosen, ["metu-ccic", "uavcrack"]
+    )
+    assert "all validation sets" in threshold_rule(choose_for(both, [seen, unseen]), ["metu-ccic", "uavcrack"])
+
+
+class _Nothing:
+    def logits(self, tiles: Any, progress: Any = None) -> Any:
+        raise AssertionError("nothing is scored here")

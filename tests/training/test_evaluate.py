@@ -151,6 +151,18 @@ def test_held_out_probabilities_come_from_other_photographs() -> None:
     assert not np.allclose(fitted, everywhere)
 
 
+def test_a_fit_at_the_end_of_its_range_says_so() -> None:
+    item = made("a", 200, 200, photographs=40)
+    assert not calibrate([item]).at_limit
+    sure_of_anything = Scored(
+        "a", np.where(np.arange(400) % 2 == 0, 300.0, -300.0), item.labels, item.kinds, item.groups
+    )
+    found = calibrate([sure_of_anything])
+    assert found.kept
+    assert found.at_limit
+    assert found.temperature == pytest.approx(np.exp(3))
+
+
 def test_expected_error_by_hand() -> None:
     p = np.array([0.05, 0.05, 0.95, 0.95])
     labels = np.array([False, True, True, True])

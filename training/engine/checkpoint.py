@@ -11,6 +11,7 @@
      "config_path": "config/training/opnet.yaml",
      "history": [{"step": ..., ...}],  # one row for each validation
      "data": [{"name", "sha256", "licence", "train_tiles"}],
+     "pretrained": {"name", "sha256", "licence"} | None,   # the ImageNet weights that it started from
      "teacher": [{"path", "sha256"}, ...] | None,   # absent before there were teachers, a dict while there was one
      "bundles": {"exported_models/opnet": {"bundle": "opnet 0.4.0", ...}},    # those that it started or learnt from
      "seed": 1, "commit": "..." | None, "hours": 0.7, "step": 12000, "criterion": 0.93}

@@ -45,7 +45,7 @@ from training.engine.validation import criterion, stopping_row, validate
 from training.engine.watching import SILENT, Moment, Watcher
 from training.errors import CheckpointError, ConfigError, TrainingError
 from training.files import write_whole
-from training.models import CellClassifier, create
+from training.models import CellClassifier, create, pretrained_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -159,6 +159,7 @@ class Trainer:
         self._teachers = Teachers(config.loss.teachers, self.device) if config.loss.teachers else None
         named = (*config.model.starts, *config.loss.teachers)
         self._bundles = {str(path): facts(path) for path in named if path.is_dir()}
+        self._pretrained = pretrained_of(config.model.name, config.model.options)
         if not self._world.first:
             torch.manual_seed(config.seed + 1_000_003 * self._world.rank)  # other dropout in each process
         self.progress = Progress()
@@ -540,6 +541,7 @@ class Trainer:
             "config_path": str(self._config_path),
             "history": self.progress.history,
             "data": [_describe(sampler) for sampler in self._samplers.values()],
+            "pretrained": self._pretrained,
             "teacher": None if self._teachers is None else self._teachers.rows,
             "bundles": self._bundles,
             "seed": self.config.seed,

@@ -13,6 +13,7 @@ from training.evaluation.threshold import Scored
 
 FOLDS = 5
 _LOG_TEMPERATURE_LIMIT = 3.0
+"""The temperature is sought from exp(-3) to exp(3)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,6 +31,11 @@ class Calibration:
     nll_before: float
     nll_after: float
     kept: bool
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the temperature lies at the end of where it is sought, so that a further one might be better."""
+        return bool(abs(abs(np.log(self.temperature)) - _LOG_TEMPERATURE_LIMIT) < 1e-6)
 
     def p_crack(self, logit: float) -> float:
         """Probability that stands for a logit."""

@@ -144,9 +144,8 @@ def _threshold(
     subject: Subject, threshold_p: float | None, validation: Sequence[Scored], settings: EvaluateSettings
 ) -> Threshold:
     """The threshold that was asked for, the bundle's own, or one that is fitted on the validation sets."""
-    from training.evaluation.evaluate import logit_of
+    from training.evaluation.evaluate import choose_for, logit_of
     from training.evaluation.evaluate_report import Threshold, wanted_threshold
-    from training.evaluation.threshold import bars_for, choose
 
     if threshold_p is not None:
         return Threshold(logit_of(threshold_p), f"The threshold was given: p = {threshold_p:g} of the raw logit.")
@@ -154,9 +153,10 @@ def _threshold(
         return wanted_threshold(validation, settings.wanted_recall, settings.wanted_over)
     if subject.threshold_logit is not None:
         return Threshold(subject.threshold_logit, "The threshold is the bundle's own, chosen on validation sets.")
-    choice = choose(validation, bars_for(subject.name))
+    choice = choose_for(subject, validation)
     return Threshold(
         choice.threshold_logit,
-        f"The threshold balances the stated bars over the validation sets; {choice.worst.bar.set} "
+        "The threshold balances the stated bars over the validation sets "
+        f"{', '.join(dict.fromkeys(row.bar.set for row in choice.results))}; {choice.worst.bar.set} "
         f"{choice.worst.bar.kind} decided.",
     )

@@ -6,7 +6,7 @@ import ctypes
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,7 +23,7 @@ from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_spl
 from training.data.sources import SOURCES, added_sources
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
-from training.evaluation.threshold import Bar, Scored
+from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, deciding_bars
 from training.export.bundle import read_manifest
 from training.export.onnx import ExportError
 from training.models import CellClassifier
@@ -145,6 +145,7 @@ class Subject:
         name: of the bundle or network; its bars are chosen by it.
         threshold_logit: of the bundle; None for a checkpoint, which has none.
         version: of the bundle; None for a checkpoint.
+        trained_on: names of the data sets that a checkpoint was trained on; empty for a bundle.
     """
 
     label: str
@@ -152,6 +153,18 @@ class Subject:
     name: str
     threshold_logit: float | None
     version: str | None = None
+    trained_on: frozenset[str] = frozenset()
+
+
+def choose_for(subject: Subject, validation: Sequence[Scored]) -> Choice:
+    """The threshold that `export` would choose for a subject, as far as these validation sets tell.
+
+    Raises:
+        ThresholdError: they do not suffice.
+    """
+    names = {item.name for item in validation}
+    at_hand = [bar for bar in bars_for(subject.name) if bar.set in names]
+    return choose(validation, deciding_bars(at_hand, subject.trained_on))
 
 
 def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
@@ -167,7 +180,8 @@ def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
     """
     if not model.is_dir() and model.suffix != ".onnx":
         content, net = open_checkpoint(model)
-        return [Subject("torch", TorchScorer(net), str(content["model"]), None)]
+        trained_on = frozenset(str(row["name"]) for row in content.get("data") or ())
+        return [Subject("torch", TorchScorer(net), str(content["model"]), None, trained_on=trained_on)]
     folder = model if model.is_dir() else model.parent
     manifest = read_manifest(folder)
     point = manifest.operating_point
@@ -306,12 +320,13 @@ def result_rows(results: Sequence[SetResult], bars: Sequence[Bar] = ()) -> tuple
 
 
 def group_rows(results: Sequence[SetResult]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of recall and specificity with the bootstrap interval by photograph."""
-    return ["set", "photographs", "recall", "specificity"], [
+    """Headings and rows of recall, specificity and the kinds of tiles with the bootstrap interval by photograph."""
+    return ["set", "photographs", "recall", "specificity", "kinds"], [
         [
             row.key,
             str(row.metrics.n_groups),
             *(_estimate(row.metrics.by_group.get(key)) for key in ("recall", "specificity")),
+            _of_kinds({kind: _estimate(value) for kind, value in row.metrics.kinds_by_group.items()}),
         ]
         for row in results
     ]
@@ -336,18 +351,17 @@ def rich_table(results: Sequence[SetResult], title: str, bars: Sequence[Bar] = (
 def markdown_table(results: Sequence[SetResult], bars: Sequence[Bar] = ()) -> str:
     """The same as Markdown."""
     headings = ("set", "role", "cracks", "sound", *_COLUMNS, "kinds")
-    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join("---" for _ in headings) + "|"]
-    lines += ["| " + " | ".join(_cells(row, bars)) + " |" for row in results]
-    return "\n".join(lines) + "\n"
+    return _as_markdown(headings, [_cells(row, bars) for row in results])
 
 
 def by_group_table(results: Sequence[SetResult]) -> str:
-    """Recall and specificity with the bootstrap interval by photograph, as Markdown."""
-    lines = ["| set | photographs | recall | specificity |", "|---|---|---|---|"]
-    for row in results:
-        cells = [_estimate(row.metrics.by_group.get(key)) for key in ("recall", "specificity")]
-        lines.append(f"| {row.key} | {row.metrics.n_groups} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines) + "\n"
+    """The rates with the bootstrap interval by photograph, as Markdown."""
+    return _as_markdown(*group_rows(results))
+
+
+def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def reached_bars(results: Sequence[SetResult], bars: Sequence[Bar]) -> Iterator[tuple[Bar, SetResult, Rate]]:
@@ -375,12 +389,17 @@ def _cells(row: SetResult, bars: Sequence[Bar]) -> list[str]:
     for column in _COLUMNS:
         estimate = metrics.by_tile.get(column) or metrics.by_group.get(column)
         cells.append(_estimate(estimate) + _mark(estimate, row.name, column, bars))
-    kinds = (
-        f"{kind} {_estimate(value)}{_mark(value, row.name, kind, bars)}"
-        for kind, value in sorted(metrics.kinds.items())
+    cells.append(
+        _of_kinds(
+            {kind: _estimate(value) + _mark(value, row.name, kind, bars) for kind, value in metrics.kinds.items()}
+        )
     )
-    cells.append("; ".join(kinds) if len(metrics.kinds) > 2 else "")
     return cells
+
+
+def _of_kinds(texts: Mapping[str, str]) -> str:
+    """What is said of each kind of tile; nothing where the two classes are all the kinds there are."""
+    return "; ".join(f"{kind} {text}" for kind, text in sorted(texts.items())) if len(texts) > 2 else ""
 
 
 def _mark(estimate: Estimate | None, name: str, kind: str, bars: Sequence[Bar]) -> str:

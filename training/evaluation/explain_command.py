@@ -296,9 +296,9 @@ def operating_point(
         DataError: the bundle cannot be read, or the validation sets do not suffice.
     """
     from training.errors import ConfigError, DataError
-    from training.evaluation.evaluate import logit_of, role_of
+    from training.evaluation.evaluate import choose_for, logit_of, role_of
     from training.evaluation.gallery import OperatingPoint
-    from training.evaluation.threshold import ThresholdError, bars_for, choose
+    from training.evaluation.threshold import ThresholdError
     from training.export.bundle import read_manifest
 
     temperature, bias, own = 1.0, 0.0, None
@@ -319,11 +319,11 @@ def operating_point(
         return OperatingPoint(threshold, temperature, bias, f"the operating point of the bundle {folder.name}")
     validation = [item for pair, item in scored.items() if role_of(*pair) == "validation"]
     try:
-        threshold = choose(validation, bars_for(subject.name)).threshold_logit
+        choice = choose_for(subject, validation)
     except ThresholdError as error:
         raise DataError(f"{model}: {error}; add such sets, or give --threshold-p or --bundle") from error
-    names = ", ".join(item.name for item in validation)
-    return OperatingPoint(threshold, temperature, bias, f"chosen on the validation sets {names}")
+    names = ", ".join(dict.fromkeys(row.bar.set for row in choice.results))
+    return OperatingPoint(choice.threshold_logit, temperature, bias, f"chosen on the validation sets {names}")
 
 
 def _sheets(folder: Path, pair: Pair, tiles: EvaluationSet, found: Sequence[Mistake], worst: int) -> list[Picture]:

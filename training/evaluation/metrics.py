@@ -205,8 +205,8 @@ class SetMetrics:
     """What a model reaches on one set at one threshold.
 
     `by_tile` are Clopper-Pearson rates of `recall`, `specificity`, `accuracy`; `by_group` bootstrap estimates of those
-    and of `f1`, `auroc`, `auprc`; `kinds` the share judged rightly for each kind of tile. What a set cannot say
-    (specificity where all tiles are cracks) is absent.
+    and of `f1`, `auroc`, `auprc`; `kinds` and `kinds_by_group` the share judged rightly for each kind of tile, both
+    ways. What a set cannot say (specificity where all tiles are cracks) is absent.
     """
 
     n_positive: int
@@ -215,6 +215,7 @@ class SetMetrics:
     by_tile: dict[str, Rate]
     by_group: dict[str, Estimate]
     kinds: dict[str, Rate]
+    kinds_by_group: dict[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -233,6 +234,10 @@ class SetMetrics:
             "kinds": {
                 key: {"value": r.value, "low": r.low, "high": r.high, "hits": r.hits, "total": r.total}
                 for key, r in self.kinds.items()
+            },
+            "kinds_by_group": {
+                key: {"value": e.value, "low": _number(e.low), "high": _number(e.high)}
+                for key, e in self.kinds_by_group.items()
             },
         }
 
@@ -279,16 +284,21 @@ def measure(
         statistics["f1"] = f1(verdicts, labels)
         statistics["auroc"] = lambda weights: auroc(scores, labels, weights)
         statistics["auprc"] = lambda weights: auprc(scores, labels, weights)
-    by_group = {
-        key: bootstrap_by_group(statistic, groups, photographs=photographs[key], resamples=resamples, seed=seed)
-        for key, statistic in statistics.items()
-    }
+
+    def by_photograph(statistic: Callable[[Floats], float], photographs: int) -> Estimate:
+        return bootstrap_by_group(statistic, groups, photographs=photographs, resamples=resamples, seed=seed)
+
     kind_of = np.asarray(kinds, dtype=str)
-    rates = {
-        str(kind): rate(int((right & (kind_of == kind)).sum()), int((kind_of == kind).sum()))
-        for kind in np.unique(kind_of)
-    }
-    return SetMetrics(int(labels.sum()), int((~labels).sum()), len(set(groups)), by_tile, by_group, rates)
+    of_kind = {str(kind): kind_of == kind for kind in np.unique(kind_of)}
+    return SetMetrics(
+        int(labels.sum()),
+        int((~labels).sum()),
+        len(set(groups)),
+        by_tile,
+        {key: by_photograph(statistic, photographs[key]) for key, statistic in statistics.items()},
+        {kind: rate(int((right & of).sum()), int(of.sum())) for kind, of in of_kind.items()},
+        {kind: by_photograph(share(right, of), photographs_of(groups, of)) for kind, of in of_kind.items()},
+    )
 
 
 def _sums_by_score(scores: Floats, labels: Bools, weights: Floats) -> tuple[Floats, Floats]:

@@ -38,12 +38,11 @@ def robustness_command(
     from training.data.dataset import evaluation_tiles
     from training.data.sources import get_source
     from training.evaluation.disturb import Subjects
-    from training.evaluation.evaluate import identity, keep_freed_memory, open_subjects, score, thin
+    from training.evaluation.evaluate import choose_for, identity, keep_freed_memory, open_subjects, score, thin
     from training.evaluation.gates import gates_of
     from training.evaluation.robustness import sweep, to_dict
     from training.evaluation.robustness_report import limits_table, summary, write_report
     from training.evaluation.settings import RobustnessSettings, overridden
-    from training.evaluation.threshold import bars_for, choose
 
     settings = overridden(
         read_settings(config, RobustnessSettings),
@@ -69,7 +68,7 @@ def robustness_command(
     threshold = subject.threshold_logit
     basis: Literal["of the bundle", "fitted on these validation tiles"] = "of the bundle"
     if threshold is None:
-        threshold, basis = choose(scored, bars_for(subject.name)).threshold_logit, "fitted on these validation tiles"
+        threshold, basis = choose_for(subject, scored).threshold_logit, "fitted on these validation tiles"
     found = sweep(
         subject.scorer,
         threshold,

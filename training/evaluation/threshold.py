@@ -9,7 +9,7 @@ by less than `SLACK`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -133,6 +133,17 @@ def bars_for(name: str) -> tuple[Bar, ...]:
         replace(bar, weight=RECALL_WEIGHT) if bar.kind in {"recall", "crack"} else bar
         for bar in _MUST["opnet" if name.startswith("opnet") else "mobilenetv2"]
     )
+
+
+def deciding_bars(bars: Sequence[Bar], trained_on: Collection[str]) -> tuple[Bar, ...]:
+    """The bars that choose the threshold: those of the sets that the weights were trained on.
+
+    What a net has never been shown anything of cannot say where its threshold lies; all its figures are on the card all
+    the same. Without a set that has cracks and one without, or where nothing is known of the training, all bars decide.
+    """
+    found = tuple(bar for bar in bars if bar.set in trained_on)
+    sides = {bar.kind in {"recall", "crack"} for bar in found}
+    return found if sides == {True, False} else tuple(bars)
 
 
 def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:

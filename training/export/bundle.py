@@ -93,11 +93,15 @@ class OperatingPoint(Part):
 
 
 class SetMetrics(Part):
-    """What the default file reaches on one set at the operating point; intervals are Clopper-Pearson by tile."""
+    """What the default file reaches on one set at the operating point.
+
+    Intervals are Clopper-Pearson by tile; where the name says so and of AUROC, the bootstrap's by photograph.
+    """
 
     recall: Interval | None = None
     specificity: Interval | None = None
     kinds: dict[str, Interval] = {}
+    kinds_by_group: dict[str, Interval] = {}
     recall_by_group: Interval | None = None
     specificity_by_group: Interval | None = None
     auroc: Interval | None = None
@@ -109,7 +113,7 @@ class SetMetrics(Part):
 
 
 class DataSource(Part):
-    """One data set that the weights have seen."""
+    """One data set that the weights have seen, or the weights that they started from."""
 
     name: str
     sha256: str | None = None
@@ -127,6 +131,7 @@ class Training(Part):
     hours_of_all_runs: float | None = None
     steps: int | None = None
     data: tuple[DataSource, ...] = ()
+    pretrained: tuple[DataSource, ...] = ()
 
 
 class Manifest(Part):

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from training.evaluation.calibration import Bin, Calibration
 from training.evaluation.evaluate import SetResult, bar_table, by_group_table, markdown_table, reached_bars
 from training.evaluation.threshold import RECALL_WEIGHT, Bar, Choice, Scored, rates_at
-from training.export.lineage import Lineage, Run, data_of, hours_of
+from training.export.lineage import Lineage, Run, data_of, hours_of, pretrained_by
 from training.export.measured import Measured
 from training.export.parity import MAX_RECALL_DIFFERENCE, MAX_SET_DIFFERENCE, MIN_AGREEMENT, Agreement
 
@@ -111,6 +111,8 @@ def render(card: CardFacts) -> str:
         hours=hours,
         hours_unknown=unknown,
         data=data_of(runs),
+        pretrained=pretrained_by(runs),
+        even_odds=float(np.log(2)),
         curve=_curve(card),
         results=markdown_table(card.results, card.bars),
         by_group=by_group_table(card.results),
@@ -127,12 +129,23 @@ def render(card: CardFacts) -> str:
     )
 
 
-def threshold_rule(choice: Choice) -> str:
-    """How the threshold was chosen, in a sentence for manifest and card."""
+def threshold_rule(choice: Choice, validation: Sequence[str]) -> str:
+    """How the threshold was chosen, in a sentence for manifest and card.
+
+    Args:
+        choice: of the threshold.
+        validation: names of all validation sets, also of those that had no say in it.
+    """
     worst = choice.worst
+    decided = {result.bar.set for result in choice.results}
+    whose = (
+        "all validation sets"
+        if decided >= set(validation)
+        else f"the validation sets that the weights were trained on ({', '.join(sorted(decided))})"
+    )
     return (
         "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of "
-        f"all validation sets, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
+        f"{whose}, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
         f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f}). "
         f"Missed cracks count {RECALL_WEIGHT:g} times."
     )
@@ -180,6 +193,7 @@ class _RunRow:
 
     name: str
     config: str
+    seed: str
     steps: str
     hours: str
     started_from: str
@@ -203,9 +217,10 @@ def _runs(lineage: Lineage, runs: Sequence[Run]) -> list[_RunRow]:
         _RunRow(
             name=run.name,
             config=f"{run.config or 'unknown'}, {run.commit[:7] if run.commit else 'commit unknown'}",
+            seed="–" if run.seed is None else str(run.seed),
             steps="–" if run.steps is None else f"{run.steps:,}",
             hours="–" if run.hours is None else f"{run.hours:.2f}",
-            started_from=named(run.started_from) or "–",
+            started_from=named(run.started_from) or (f"ImageNet ({run.pretrained.name})" if run.pretrained else "–"),
             learnt_from=named(run.learnt_from) or "–",
             bundle=bundle_of.get(run.key, "–"),
         )

@@ -18,6 +18,7 @@ from training.evaluation.evaluate import open_checkpoint
 from training.export.bundle import DataSource, Part, Training
 from training.export.onnx import ExportError
 from training.files import write_whole
+from training.models import pretrained_of
 
 LINEAGE: Final = "LINEAGE.json"
 
@@ -33,6 +34,7 @@ class Run(Part):
         steps: until the checkpoint that was used.
         hours: likewise.
         data: what it learnt from.
+        pretrained: the ImageNet weights that it started from.
         started_from: whose weights it started from (their average, if several): keys of runs, or names of bundles.
         learnt_from: its teachers, likewise.
     """
@@ -44,6 +46,7 @@ class Run(Part):
     steps: int | None = None
     hours: float | None = None
     data: tuple[DataSource, ...] = ()
+    pretrained: DataSource | None = None
     started_from: tuple[str, ...] = ()
     learnt_from: tuple[str, ...] = ()
 
@@ -165,6 +168,7 @@ def trace(content: Mapping[str, Any], known: Lineage) -> tuple[Lineage, str]:
             steps=content.get("step"),
             hours=content.get("hours"),
             data=tuple(_source(row) for row in content.get("data") or ()),
+            pretrained=_pretrained(content),
         )
         old = runs.get(run.key)
         if old is not None and "bundles" not in content:
@@ -218,6 +222,21 @@ def trace(content: Mapping[str, Any], known: Lineage) -> tuple[Lineage, str]:
 
 def _source(row: Mapping[str, Any]) -> DataSource:
     return DataSource(**{key: row.get(key) for key in DataSource.model_fields})
+
+
+def _pretrained(content: Mapping[str, Any]) -> DataSource | None:
+    """What a checkpoint says of its ImageNet weights; older ones have their path in the configuration alone."""
+    if "pretrained" in content:
+        row = content["pretrained"]
+    else:
+        model = (content.get("config") or {}).get("model") or {}
+        row = pretrained_of(str(model.get("name")), model.get("options") or {})
+    return None if row is None else _source(row)
+
+
+def pretrained_by(runs: Iterable[Run]) -> list[DataSource]:
+    """The ImageNet weights that runs started from, each once."""
+    return list(dict.fromkeys(run.pretrained for run in runs if run.pretrained is not None))
 
 
 def data_of(runs: Iterable[Run | Training]) -> list[DataSource]:

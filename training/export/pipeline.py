@@ -29,11 +29,20 @@ from training.evaluation.evaluate import (
     score,
     thin,
 )
-from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, rates_at
+from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, deciding_bars, rates_at
 from training.export.benchmark import interleaved_s
 from training.export.bundle import Manifest, update_index, write_bundle
 from training.export.card import CardFacts, Pair, Speed, render, threshold_rule
-from training.export.lineage import LINEAGE, data_of, hours_of, read_lineage, trace, training_commands, write_lineage
+from training.export.lineage import (
+    LINEAGE,
+    data_of,
+    hours_of,
+    pretrained_by,
+    read_lineage,
+    trace,
+    training_commands,
+    write_lineage,
+)
 from training.export.measured import read_robustness
 from training.export.onnx import Scaling, split_scaling, to_onnx
 from training.export.parity import MAX_SET_DIFFERENCE, Agreement, ParityError, compare, gate
@@ -149,7 +158,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     reference = score_all(TorchScorer(net), validation, step, "PyTorch")
     as_float = score_all(OnnxScorer(float_model, threads=options.threads), validation, step, "float")
     bars = bars_for(options.name)
-    deciding = deciding_bars(bars, content)
+    deciding = deciding_bars(bars, {row["name"] for row in content.get("data", [])})
     # No way of rounding mends a float file that is wrong: refuse before the long part.
     gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
     calibration = calibration_tiles(content, options, step)
@@ -192,7 +201,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             "temperature": calibrated.temperature,
             "bias": calibrated.bias,
             "fitted_on": "validation: " + ", ".join(f"{item.name} ({len(item.labels)})" for item in as_int8),
-            "wanted": threshold_rule(choice),
+            "wanted": threshold_rule(choice, [item.name for item in validation]),
             "recall": pooled_recall,
             "specificity": agreements[-1].specificity_other,
         },
@@ -213,6 +222,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             "steps": content.get("step"),
             "hours_of_all_runs": None if unknown else round(hours, 3),
             "data": [source.model_dump() for source in data_of(rests_on)],
+            "pretrained": [source.model_dump() for source in pretrained_by(rests_on)],
         },
     }
     card = render(
@@ -230,6 +240,11 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             commands=[
                 "crack-training split",
                 *training_commands(lineage, run),
+                *(
+                    [f"# best.pt or final.pt of that run, whichever is of step {content.get('step')}, for {checkpoint}"]
+                    if "bundle" in content
+                    else []
+                ),
                 *(export_commands(options.command, options.name, options.robustness) if options.command else []),
             ],
             lineage=lineage,
@@ -290,18 +305,6 @@ def architecture(name: str, net: CellClassifier) -> str:
         *([f"{added} blocks that look around"] if added else []),
     ]
     return ", ".join(parts)
-
-
-def deciding_bars(bars: Sequence[Bar], content: Mapping[str, Any]) -> tuple[Bar, ...]:
-    """The bars that choose the threshold: those of the sets that the weights were trained on.
-
-    What a net has never been shown anything of cannot say where its threshold lies; all its figures are on the card all
-    the same. Without a set that has cracks and one without, or where nothing is known of the training, all bars decide.
-    """
-    trained = {row["name"] for row in content.get("data", [])}
-    found = tuple(bar for bar in bars if bar.set in trained)
-    sides = {bar.kind in {"recall", "crack"} for bar in found}
-    return found if sides == {True, False} else tuple(bars)
 
 
 def calibration_tiles(content: Mapping[str, Any], options: ExportOptions, step: Step) -> npt.NDArray[np.uint8]:
@@ -514,6 +517,9 @@ def _manifest_metrics(row: SetResult) -> dict[str, Any]:
         "file": "int8",
         "role": row.role,
         "kinds": {key: value.as_list() for key, value in metrics.kinds.items()},
+        "kinds_by_group": {
+            key: value.as_list() for key, value in metrics.kinds_by_group.items() if not np.isnan(value.low)
+        },
     }
     for key in ("recall", "specificity"):
         if key in metrics.by_tile:

@@ -2,5 +2,6 @@
 
 from training.models.base import CellClassifier, parameter_count
 from training.models.registry import MODELS, create
+from training.models.weights import pretrained_of
 
-__all__ = ["MODELS", "CellClassifier", "create", "parameter_count"]
+__all__ = ["MODELS", "CellClassifier", "create", "parameter_count", "pretrained_of"]

