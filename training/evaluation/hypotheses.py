@@ -146,7 +146,7 @@ HYPOTHESES: Final = (
     Hypothesis(
         "thin",
         "Cracks marked thinner are missed more",
-        "mean width of the mask (px; UAV75 marks all cracks one pixel wide: there it is the zoom)",
+        "mean width of the mask, on UAV75 (all marked a pixel wide) the zoom (px)",
         "missed",
         more=False,
         needs_mask=True,
