@@ -1,7 +1,9 @@
-"""How is a small file written so that a kill in the middle leaves the old one?"""
+"""How are files written so that a kill or an error in the middle leaves the old ones?"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 
@@ -14,3 +16,31 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def put_in_place(work: Path, target: Path) -> None:
+    """Rename what lies in `work` into the folder `target`, over what has the same names there: all of it or nothing.
+
+    A folder cannot be renamed over a full one, so the old files and folders step aside first. What else lies in
+    `target` stays as it is. Both folders must lie on one file system.
+
+    Raises:
+        OSError: something cannot be renamed; then `target` is as it was.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    names = sorted(path.name for path in work.iterdir())
+    try:
+        for name in names:
+            if (target / name).exists():
+                (target / name).rename(aside / name)
+            (work / name).rename(target / name)
+    except OSError:
+        for name in names:
+            if not (work / name).exists():
+                (target / name).rename(work / name)
+            if (aside / name).exists():
+                (aside / name).rename(target / name)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

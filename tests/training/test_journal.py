@@ -18,6 +18,7 @@ from training.engine import checkpoint
 from training.engine.train import Trainer
 from training.errors import CheckpointError, DataError
 from training.export.bundle import read_manifest
+from training.export.onnx import ExportError
 from training.figures import figure
 from training.journal import performance
 from training.journal.build import build
@@ -294,6 +295,57 @@ def test_a_page_or_run_that_is_named_must_be_there(tmp_path: Path) -> None:
         build(config(tmp_path, runs={"x": tmp_path}))
     with pytest.raises(DataError, match="no such section"):
         build(config(tmp_path, remarks={"Weather": ["fine"]}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_error_leaves_the_journal_that_stands_as_it_was(run: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    shutil.copytree(run, gone)
+    given = config(tmp_path / "journal", runs={"small": gone})
+    build(given)
+    shutil.rmtree(gone)
+    before = contents(tmp_path)
+    for changes, said in (
+        ({"bundles": [tmp_path / "absent"]}, "absent"),
+        ({"runs": {"typed-wrongly": gone}}, "neither"),
+        ({"remarks": {"Weather": ["fine"]}}, "no such section"),
+    ):
+        with pytest.raises((DataError, ExportError), match=said):
+            build(config(tmp_path / "journal", **({"runs": {"small": gone}} | changes)))
+        assert contents(tmp_path) == before
+    build(given)  # and the run that it alone still tells of can still be taken over
+    assert (tmp_path / "journal/figures/curves-small.svg").read_bytes() == before["journal/figures/curves-small.svg"]
+
+
+def test_figures_of_an_earlier_journal_go_and_other_files_stay(run: Path, tmp_path: Path) -> None:
+    build(config(tmp_path / "journal", runs={"small": run}))
+    (tmp_path / "journal/notes.txt").write_text("of somebody")
+    build(config(tmp_path / "journal"))
+    assert [path.name for path in (tmp_path / "journal/figures").iterdir()] == ["performance.svg"]
+    assert (tmp_path / "journal/notes.txt").read_text() == "of somebody"
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_a_journal_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(config(tmp_path / "journal"))
+    before = contents(tmp_path)
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "journal.md" and self.parent.name.startswith(".journal-") and target.parent.name == "journal":
+            monkeypatch.setattr(Path, "rename", rename)
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(DataError, match="No space left"):
+        build(config(tmp_path / "journal", title="Another"))
+    assert contents(tmp_path) == before
 
 
 def test_bundles_are_ranked_by_the_same_bars_and_their_own_figures(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from training.engine.curves import draw_curves, read_trace
 from training.errors import DataError
 from training.export.bundle import INDEX, Manifest, read_manifest
 from training.export.lineage import data_of, listed
+from training.files import put_in_place
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
 from training.journal.standing import Standing, standing_journal
@@ -43,26 +45,44 @@ _FILE: Final = re.compile(r"\b[a-z0-9][\w-]*\.(?:csv|json)\b")
 def build(config: JournalConfig, standing_in: Path | None = None) -> Path:
     """Write `index.html`, `journal.md` and `figures/` into the journal's folder; return the HTML page.
 
-    A run or page that is no longer there is taken over from the journal that stands, which says so.
+    A run or page that is no longer there is taken over from the journal that stands, which says so. All of it is
+    made beside its place and put there at the end: after an error the journal that stands is as it was.
 
     Args:
         config: what goes into it.
         standing_in: folder of the journal that stands; None: the one that is written.
 
     Raises:
-        DataError: a page or run that the configuration names is neither there nor in the journal that stands, or a
-            split is not there.
+        DataError: a page or run that the configuration names is neither there nor in the journal that stands, a
+            split is not there, or the folder cannot be written.
         ExportError: a bundle cannot be read.
         CheckpointError: a run has no readable checkpoint.
     """
-    with standing_journal(standing_in or config.out) as standing:
-        return _build(config, standing)
+    standing = standing_journal(standing_in or config.out)
+    target = config.out.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{config.out}: cannot be written ({error.strerror})") from error
+    try:
+        page = _build(config.model_copy(update={"out": work}), standing)
+        _put_in_place(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return config.out / page.name
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    try:
+        put_in_place(work, target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror})") from error
 
 
 def _build(config: JournalConfig, standing: Standing) -> Path:
+    """Write the journal into an empty folder, which `config.out` is."""
     figures = config.out / "figures"
-    if figures.is_dir():
-        shutil.rmtree(figures)  # of an earlier journal
     manifests = [read_manifest(folder) for folder in config.bundles]
     runs = {name: _run(name, folder, standing) for name, folder in config.runs.items()}
     architectures = _baseline(config, standing)

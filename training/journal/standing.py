@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +18,7 @@ class Standing:
 
     Attributes:
         sections: its parts; empty if there is none.
-        figures: folder of their pictures, a copy.
+        figures: folder of their pictures.
     """
 
     sections: Sequence[Section] = ()
@@ -40,20 +37,13 @@ class Standing:
         return next((list(row) for table in tables for row in table.rows if row[0] == first), None)
 
 
-@contextmanager
-def standing_journal(folder: Path) -> Iterator[Standing]:
-    """Open the journal in a folder; it may be written over meanwhile.
+def standing_journal(folder: Path) -> Standing:
+    """Read the journal in a folder; a journal that is not there says nothing.
 
     Raises:
         DataError: it is damaged.
     """
     page = folder / "index.html"
     if not sections_beside(page).is_file():
-        yield Standing()
-        return
-    with tempfile.TemporaryDirectory() as place:
-        copied = Path(place)
-        shutil.copy(sections_beside(page), copied)
-        if (folder / "figures").is_dir():
-            shutil.copytree(folder / "figures", copied / "figures")
-        yield Standing(read_sections(copied / page.name)[2], copied / "figures")
+        return Standing()
+    return Standing(read_sections(page)[2], folder / "figures")
