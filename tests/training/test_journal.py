@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -120,6 +121,35 @@ def test_photographs_are_left_out_unless_asked_for(tmp_path: Path) -> None:
     build(config(tmp_path / "private", pages=pages, photographs=True))
     assert len(list((tmp_path / "private/figures").glob("*.png"))) == 1
     assert "Not in this document" not in (tmp_path / "private/journal.md").read_text()
+
+
+def test_no_heading_stands_empty_where_photographs_are_left_out(tmp_path: Path) -> None:
+    figures = tmp_path / "explain"
+    with figure(figures / "sheet.png") as drawn:
+        drawn.subplots().plot([1, 2])
+    sheet = Picture(figures / "sheet.png", "errors")
+    worst = Section("Worst errors", sections=[Section("uav75/val", pictures=[sheet])])
+    some = Section("Gallery", ["Said."], sections=[Section("metu-ccic/val", pictures=[sheet])])
+    page = write_page(figures / "index.html", "What it looks at", "", [worst, some, Section("Nothing at all")])
+    for _ in range(2):  # also from a journal of before
+        build(config(tmp_path / "journal", pages=Pages(explanation=[page])))
+        text = (tmp_path / "journal/journal.md").read_text()
+        assert "#### Gallery\n\nSaid." in text
+        for heading in ("Worst errors", "uav75/val", "metu-ccic/val", "Nothing at all"):
+            assert f"# {heading}\n" not in text
+        assert text.count("Not in this document: 2 pictures of photographs") == 1
+        assert "`crack-training explain` writes them" in text
+        lines = [line for line in text.splitlines() if line]
+        for line, following in itertools.pairwise(lines):
+            if line.startswith("##"):  # what follows is its text, or a part of it
+                assert not following.startswith("#") or len(following.split()[0]) > len(line.split()[0])
+        shutil.rmtree(figures, ignore_errors=True)
+        beside = tmp_path / "journal/index.sections.json"
+        content = json.loads(beside.read_text())
+        (shown,) = (part for part in content["sections"] if part["title"] == "What the models look at")
+        empty = {"title": "Worst errors", "paragraphs": [], "tables": [], "pictures": [], "sections": []}
+        shown["sections"][0]["sections"].append(empty)
+        beside.write_text(json.dumps(content))
 
 
 def test_files_that_are_cited_are_said_to_be_elsewhere_once(tmp_path: Path) -> None:

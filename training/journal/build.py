@@ -356,7 +356,7 @@ def _joined(section: Section, part: str, config: JournalConfig, standing: Standi
             title, summary, sections = read_sections(page)
             kept = Section(title, [summary] if summary else [], sections=sections, origin=page.as_posix())
         parts.append(_published(kept, command_of(part, page), page.parent, photographs=config.photographs))
-    return replace(section, sections=parts)
+    return replace(section, sections=_without_empty(parts))
 
 
 def _with_remarks(section: Section, remarks: dict[str, list[str]]) -> Section:
@@ -364,11 +364,15 @@ def _with_remarks(section: Section, remarks: dict[str, list[str]]) -> Section:
 
 
 def _published(part: Section, command: str, folder: Path, *, photographs: bool) -> Section:
-    """Leave out pictures of photographs unless they are wanted, and say once what is not here and how to have it."""
+    """Leave out pictures of photographs unless they are wanted, and say once what is not here and how to have it.
+
+    Headings under which nothing is left go, too.
+    """
     files = sorted({name for text in _said(part) for name in _FILE.findall(text)})
     left_out = 0
     if not photographs:
         part, left_out = _without_photographs(part)
+    part = replace(part, sections=_without_empty(part.sections))
     if any(text.startswith(_ELSEWHERE) for text in part.paragraphs):  # taken over with its note
         return part
     note = []
@@ -399,6 +403,12 @@ def _without_photographs(section: Section) -> tuple[Section, int]:
     parts = [part for part, _ in inner]
     bare = replace(section, paragraphs=paragraphs, pictures=kept, sections=parts)
     return bare, left_out + sum(count for _, count in inner)
+
+
+def _without_empty(sections: Sequence[Section]) -> list[Section]:
+    """Leave out the sections under whose headings nothing stands."""
+    parts = [replace(section, sections=_without_empty(section.sections)) for section in sections]
+    return [part for part in parts if part.paragraphs or part.tables or part.pictures or part.sections]
 
 
 def _gathered(section: Section, figures: Path, standing: Path, taken: Counter[str]) -> Section:
