@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.training.conftest import REPOSITORY
 from training import cli
@@ -21,11 +23,12 @@ from training.errors import CheckpointError, DataError
 from training.export.bundle import read_manifest
 from training.export.onnx import ExportError
 from training.figures import figure
-from training.journal import performance
+from training.journal import performance, texts
 from training.journal.build import build
 from training.journal.performance import missed_table, ranking, reached
 from training.journal.settings import JournalConfig, Pages, command_of
 from training.journal.standing import KEPT
+from training.models import create
 from training.page import Picture, Section, Table, write_page
 
 pytestmark = pytest.mark.training
@@ -390,6 +393,48 @@ def test_bundles_are_ranked_by_the_same_bars_and_their_own_figures(tmp_path: Pat
             wanted = figures[item.set][key] if key else figures[item.set]["kinds"][item.bar.kind]
             assert [item.value, item.low, item.high] == wanted
     assert [row[1] for row in ordered] == sorted((row[1] for row in ordered), reverse=True)
+
+
+def test_no_number_is_typed_into_the_introductions() -> None:
+    path = REPOSITORY / "training/journal/texts.yaml"
+    for paragraphs in yaml.safe_load(path.read_text()).values():
+        for text in paragraphs:
+            assert not re.search(r"\d", re.sub(r"\{\w+\}", "", text)), text
+
+
+def test_the_numbers_of_the_introductions_come_from_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(config(tmp_path / "journal"))
+    text = (tmp_path / "journal/journal.md").read_text()
+    for said in (
+        "\n70/15/15, stratified",
+        "random resized crop 224 at 0.8 to 1.0, both flips, rotation by 45 degrees, colour jitter 0.3 / 0.3 / 0.2)",
+        "dropout 0.5,",
+        "from 46 to 238 px.",
+        "above 99.9 % there may be at most 12 misses in 20,000 independent cracks, or none in 2,995 (at 95 %, one-sided)",
+    ):
+        assert said in text, said
+    texts._numbers.cache_clear()
+    monkeypatch.setattr("training.data.splits.SHARES", (0.5, 0.25, 0.25))
+    monkeypatch.setattr("training.evaluation.statement.WANTED", 0.99)
+    assert texts.text_of("Split")[0].startswith("50/25/25, ")
+    assert "above 99 % there may be at most 176 misses" in texts.text_of("Conclusions")[0]
+    texts._numbers.cache_clear()
+
+
+def test_what_a_cell_sees_is_what_moves_it() -> None:
+    model = create("opnet").eval()
+    tile = torch.zeros(1, 3, 224, 224, requires_grad=True)
+    torch.manual_seed(1)
+    for module in model.modules():  # so that no maximum and no rectifier hides a pixel
+        if isinstance(module, torch.nn.MaxPool2d):
+            module.forward = partial(torch.nn.functional.avg_pool2d, kernel_size=2)  # type: ignore[method-assign]
+    layers = [layer for layer in model.backbone.children() if not isinstance(layer, torch.nn.ReLU)]
+    torch.nn.Sequential(*layers)(tile)[0, :, 7, 7].sum().backward()
+    assert tile.grad is not None
+    moved = tile.grad[0].abs().sum(0) > 0
+    assert int(moved.any(0).sum()) == int(moved.any(1).sum()) == texts.seen_px(model)
 
 
 def test_the_committed_configuration_is_valid() -> None:

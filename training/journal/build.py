@@ -10,11 +10,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
-
-import yaml
 
 from training.engine import checkpoint
 from training.engine.curves import draw_curves, read_trace
@@ -25,6 +22,7 @@ from training.files import put_in_place
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
 from training.journal.standing import Standing, standing_journal
+from training.journal.texts import text_of
 from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
 
 CHARTS: Final = {".svg"}
@@ -276,7 +274,7 @@ def _errors(config: JournalConfig, manifests: Sequence[Manifest], standing: Stan
 
 def _conclusions(config: JournalConfig, manifests: Sequence[Manifest], times: Mapping[str, float]) -> Section:
     paragraphs = standing_of(manifests, times, _default(config))
-    return Section("Conclusions", [*paragraphs, *_texts()["Conclusions"]], [ranked_table(manifests, times)])
+    return Section("Conclusions", [*paragraphs, *text_of("Conclusions")], [ranked_table(manifests, times)])
 
 
 def _default(config: JournalConfig) -> str | None:
@@ -318,19 +316,15 @@ def _tables(section: Section) -> Iterator[Table]:
 def _summary(manifests: Sequence[Manifest]) -> str:
     names = ", ".join(f"{manifest.name} {manifest.version}" for manifest in manifests)
     return (
-        f"How {names} came about: data, training, what was measured and how sure that is. Written by "
-        "`crack-training journal` from what the runs left; no figure was typed by hand."
+        f"How {names} came about: data, training, what was measured and how sure that is. `crack-training journal` "
+        "read or computed every result in tables, charts and the sentences about runs from what the commands left; "
+        "none was typed by hand. The introductions are by hand, but for their numbers, which are settings of the "
+        "method and arithmetic and are filled in by the program; remarks of the configuration are by hand."
     )
 
 
-def _texts() -> dict[str, list[str]]:
-    content = resources.files("training.journal").joinpath("texts.yaml").read_text(encoding="utf-8")
-    texts: dict[str, list[str]] = yaml.safe_load(content)
-    return texts
-
-
 def _section(title: str, tables: Sequence[Table] = ()) -> Section:
-    return Section(title, _texts()[title], tables)
+    return Section(title, text_of(title), tables)
 
 
 def _taken_over(title: str, part: str, config: JournalConfig, standing: Standing) -> Section:
