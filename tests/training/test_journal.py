@@ -216,6 +216,42 @@ def test_the_baseline_shows_what_the_architectures_reach_or_says_that_it_was_not
     assert absent not in taken_over
 
 
+def test_the_row_of_each_shipped_model_is_named_below_the_table_of_architectures(tmp_path: Path) -> None:
+    bundles = [REPOSITORY / "exported_models" / name for name in ("opnet", "opnet-lse")]
+    opnet, shipped = [read_manifest(folder) for folder in bundles]
+    variant, published = f"{shipped.parameters:,}", f"{opnet.parameters:,}"
+    assert variant != published
+    rows = [["opnet-lse", published, "0.4"], ["opnet-context", variant, "0.5"], ["opnet", published, "0.4"]]
+    costs = Table(["model", "parameters", "8-bit time / opnet fp32"], rows, "Costs.")
+    page = write_page(tmp_path / "models/index.html", "Architectures", "", [Section("Costs", tables=[costs])])
+    given = config(tmp_path / "journal", bundles=bundles, pages=Pages(architectures=[page]))
+    for _ in range(2):  # also below one that is taken over
+        build(given)
+        text = (tmp_path / "journal/journal.md").read_text()
+        below = text.split("\nCosts.\n")[1].split("\n## ")[0]
+        assert f"| opnet-lse | {shipped.architecture} | {variant} | opnet-context |" in below
+        assert f"| opnet | {opnet.architecture} | {published} | opnet |" in below
+        assert f"The row opnet-lse ({published} parameters) is not the shipped opnet-lse" in below
+        assert text.count("| shipped model |") == 1
+        shutil.rmtree(page.parent, ignore_errors=True)
+
+
+def test_robustness_says_which_limits_become_gates_and_which_are_on_the_card_alone(tmp_path: Path) -> None:
+    build(config(tmp_path))
+    text = (tmp_path / "journal.md").read_text().split("\n## Robustness")[1].split("\n## ")[0]
+    assert "stated on the cards alone (Noise, JPEG, Rotation)" in text
+    assert "more than 5 % of the undisturbed tiles" in text
+    rows = {
+        line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[2:] for line in text.splitlines() if "|" in line
+    }
+    for at, folder in enumerate(BUNDLES):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for key in ("min_sharpness", "min_brightness", "max_brightness", "max_smear_px"):
+            value = manifest["quality"][key]
+            assert rows[key][at] == ("–" if value is None else f"{value:.3g}")
+        assert rows["gsd_mm_px.max"][at] == f"{manifest['gsd_mm_px']['max']:.3g}"
+
+
 def test_conclusions_say_what_flies_what_comes_first_and_how_much_longer_it_takes(tmp_path: Path) -> None:
     manifests = [read_manifest(folder) for folder in BUNDLES]
     opnet, mobilenet = manifests

@@ -21,6 +21,7 @@ from training.export.lineage import data_of, listed
 from training.files import put_in_place
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
+from training.journal.shipped import gates_table, rows_of, timed_column, with_shipped_rows
 from training.journal.standing import Standing, standing_journal
 from training.journal.texts import text_of
 from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
@@ -83,7 +84,7 @@ def _build(config: JournalConfig, standing: Standing) -> Path:
     figures = config.out / "figures"
     manifests = [read_manifest(folder) for folder in config.bundles]
     runs = {name: _run(name, folder, standing) for name, folder in config.runs.items()}
-    architectures = _baseline(config, standing)
+    architectures = with_shipped_rows(_baseline(config, standing), manifests)
     sections = [
         _data(config, manifests, standing),
         _split(config, standing),
@@ -97,7 +98,7 @@ def _build(config: JournalConfig, standing: Standing) -> Path:
         _taken_over("Parameter studies", "studies", config, standing),
         _errors(config, manifests, standing),
         _taken_over("What the models look at", "explanation", config, standing),
-        _taken_over("Robustness", "robustness", config, standing),
+        _robustness(config, manifests, standing),
         _conclusions(config, manifests, _times(architectures, manifests)),
     ]
     sections = [_with_remarks(section, config.remarks) for section in sections]
@@ -272,6 +273,11 @@ def _errors(config: JournalConfig, manifests: Sequence[Manifest], standing: Stan
     return replace(section, tables=[missed_table(manifests)])
 
 
+def _robustness(config: JournalConfig, manifests: Sequence[Manifest], standing: Standing) -> Section:
+    section = _taken_over("Robustness", "robustness", config, standing)
+    return replace(section, tables=[gates_table(manifests)])
+
+
 def _conclusions(config: JournalConfig, manifests: Sequence[Manifest], times: Mapping[str, float]) -> Section:
     paragraphs = standing_of(manifests, times, _default(config))
     return Section("Conclusions", [*paragraphs, *text_of("Conclusions")], [ranked_table(manifests, times)])
@@ -290,18 +296,14 @@ def _default(config: JournalConfig) -> str | None:
 
 
 def _times(architectures: Section, manifests: Sequence[Manifest]) -> dict[str, float]:
-    """Read off the table of the architectures how long an 8-bit tile takes, by name of the bundle.
-
-    A network is known by its name and its number of parameters, of which the name may be that of a variant.
-    """
+    """Read off the table of the architectures how long an 8-bit tile takes, by name of the bundle."""
     found = {}
     for table in _tables(architectures):
-        column = next((at for at, heading in enumerate(table.headings) if heading.startswith("8-bit time /")), None)
+        column = timed_column(table)
         if column is None:
             continue
         for manifest in manifests:
-            rows = [row for row in table.rows if row[1] == f"{manifest.parameters:,}" and row[column] != "–"]
-            rows.sort(key=lambda row: row[0] != manifest.name)
+            rows = [row for row in rows_of(manifest, table) if row[column] != "–"]
             if rows:
                 found[manifest.name] = float(rows[0][column])
     return found

@@ -33,6 +33,7 @@ def _numbers() -> Mapping[str, str]:
     from training.data.splits import SHARES
     from training.evaluation.gates import MAX_REFUSED
     from training.evaluation.statement import CONFIDENCE, WANTED, most_misses, needed
+    from training.journal.shipped import on_the_card_only
     from training.models import create
     from training.models.opnet import DROPOUT
 
@@ -47,6 +48,7 @@ def _numbers() -> Mapping[str, str]:
         "dropout": f"{DROPOUT:g}",
         "seen_px": str(seen_px(create("opnet"))),
         "seen_with_context_px": str(seen_px(create("opnet-context"))),
+        "card_only": ", ".join(on_the_card_only()),
         "refused": f"{100 * MAX_REFUSED:g}",
         "claim": f"{100 * WANTED:g}",
         "confidence": f"{100 * CONFIDENCE:g}",
