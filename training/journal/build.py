@@ -17,8 +17,9 @@ from training.engine import checkpoint
 from training.engine.curves import draw_curves, read_trace
 from training.errors import DataError
 from training.export.bundle import INDEX, Manifest, read_manifest
-from training.export.lineage import data_of, listed
+from training.export.lineage import LINEAGE, Lineage, Run, data_of, listed, read_lineage
 from training.files import put_in_place
+from training.journal import starts
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
 from training.journal.shipped import gates_table, rows_of, timed_column, with_shipped_rows
@@ -84,16 +85,19 @@ def _build(config: JournalConfig, standing: Standing) -> Path:
     figures = config.out / "figures"
     manifests = [read_manifest(folder) for folder in config.bundles]
     runs = {name: _run(name, folder, standing) for name, folder in config.runs.items()}
+    lineage = read_lineage(config.bundles[0].parent / LINEAGE)
+    gone = {name: standing.part(_TRAINING, name) for name, content in runs.items() if content is None}
+    records = {name: starts.recorded(name, part, lineage) for name, part in gone.items()}
     architectures = with_shipped_rows(_baseline(config, standing), manifests)
     sections = [
-        _data(config, manifests, standing),
+        _data(config, manifests, starts.pretrained_of_runs(runs, gone, records), lineage, standing),
         _split(config, standing),
         _metrics(),
         _taken_over("Augmentation", "augmentation", config, standing),
         _loss(runs, standing),
         architectures,
         _custom_model(),
-        _training(config, runs, figures, standing),
+        _training(config, runs, records, figures, standing),
         _performance(config, manifests, figures, standing),
         _taken_over("Parameter studies", "studies", config, standing),
         _errors(config, manifests, standing),
@@ -125,18 +129,28 @@ def _run(name: str, folder: Path, standing: Standing) -> dict[str, Any] | None:
     return None
 
 
-def _data(config: JournalConfig, manifests: Sequence[Manifest], standing: Standing) -> Section:
+def _data(
+    config: JournalConfig,
+    manifests: Sequence[Manifest],
+    pretrained: starts.Pretrained,
+    lineage: Lineage,
+    standing: Standing,
+) -> Section:
+    of_bundles = {manifest.name: starts.pretrained_of_bundle(manifest, lineage) for manifest in manifests}
+    weights = starts.all_weights(pretrained, of_bundles)
     sources = data_of(manifest.training for manifest in manifests)
     table = Table(
         ["trained on", "training photographs", "SHA-256 (first 16)", "licence"],
         [
             [source.name, str(source.train_tiles or "–"), (source.sha256 or "–")[:16], source.licence or "–"]
             for source in sources
-        ],
+        ]
+        + starts.data_rows(weights),
         "Walls, brickwork and NHA12D are external: never trained on, and no weights, threshold or calibration were "
         "chosen by them. What earlier versions reached on them was known when these recipes were written.",
     )
-    return _joined(_section("Data", [table]), "data", config, standing)
+    tables = [table, starts.weights_table(pretrained, of_bundles)] if weights else [table]
+    return _joined(_section("Data", tables), "data", config, standing)
 
 
 def _split(config: JournalConfig, standing: Standing) -> Section:
@@ -217,12 +231,16 @@ def _custom_model() -> Section:
 
 
 def _training(
-    config: JournalConfig, runs: Mapping[str, dict[str, Any] | None], figures: Path, standing: Standing
+    config: JournalConfig,
+    runs: Mapping[str, dict[str, Any] | None],
+    records: Mapping[str, Run | None],
+    figures: Path,
+    standing: Standing,
 ) -> Section:
     parts = []
     for name, content in runs.items():
         if content is None:
-            parts += [part] if (part := standing.part(_TRAINING, name)) else []
+            parts += [starts.with_start(part, records[name])] if (part := standing.part(_TRAINING, name)) else []
             continue
         if content["step"] == 0:
             kept = f"Nothing was learnt, no loss was computed: {_kept(content)}."
@@ -240,7 +258,7 @@ def _training(
         parts.append(
             Section(
                 name,
-                [_facts(content)],
+                [_facts(content), starts.told(content)],
                 [Table(["stage", "px", "batch", "steps", "rate", "preset", "share of each source"], stages)],
                 [Picture(path, f"{name}: training loss, and the validation sets judged by the averaged weights")],
                 origin=name,

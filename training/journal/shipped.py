@@ -51,7 +51,8 @@ def _shipped_rows(table: Table, manifests: Sequence[Manifest]) -> Table:
         row = "none" if not found else found[0] if found[0] == manifest.name else " or ".join(found)
         rows.append([manifest.name, manifest.architecture, f"{manifest.parameters:,}", row])
         misnamed += [
-            f" The row {other[0]} ({other[1]} parameters) is not the shipped {manifest.name}, only of that name."
+            f" The row {other[0]} ({other[1]} parameters) has the name of the shipped {manifest.name}, but is another "
+            "network."
             for other in table.rows
             if other[0] == manifest.name and other[0] != row
         ]
