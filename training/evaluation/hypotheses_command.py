@@ -15,6 +15,7 @@ from training.progress import console, progress_bar
 
 if TYPE_CHECKING:
     from training.evaluation.hypotheses import Tested
+    from training.evaluation.metrics import Estimate
 
 DEFAULT = Path("config/training/commands/hypotheses.yaml")
 
@@ -100,18 +101,23 @@ def _page(folder: Path, name: str, label: str, tested: list[tuple[str, Tested]],
     headings += ["its median of the wrong", "its median of the right", "effect (chance, 0.5: none)", "verdict"]
     rows = []
     for where, item in tested:
-        effect = f"{item.effect.value:.2f} ({item.effect.low:.2f}–{item.effect.high:.2f})"
         medians = ["–" if math.isnan(median) else f"{median:.3g}" for median in (item.median_wrong, item.median_right)]
-        shown = "–" if item.verdict == "too few errors" else effect
+        shown = "–" if item.verdict == "too few errors" else _effect(item.effect)
         rows.append(
             [item.statement, where, str(item.wrong), str(item.right), item.measured, *medians, shown, item.verdict]
         )
     note = (
         "Effect: the chance that a wrongly judged tile has more of the quantity than a rightly judged one of the same "
-        "class; 0.5 is none. 95 % interval by photograph. Many guesses on few errors: a supported one is a lead."
+        "class; 0.5 is none. 95 % interval by photograph; there is none where the wrong tiles, or the right ones, are "
+        "all in one photograph. Many guesses on few errors: a supported one is a lead."
     )
     summary = f"Guesses about the errors of {name} ({label}) at its own threshold, each put to the test."
     section = Section(
         "Guesses and verdicts", tables=[Table(headings, rows, note)], pictures=[Picture(chart, "Effects")]
     )
     return write_page(folder / "index.html", f"Why does {name} err?", summary, [section])
+
+
+def _effect(effect: Estimate) -> str:
+    interval = "–: all in one photograph" if math.isnan(effect.low) else f"{effect.low:.2f}–{effect.high:.2f}"
+    return f"{effect.value:.2f} ({interval})"
