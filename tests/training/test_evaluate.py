@@ -231,26 +231,38 @@ def test_a_graph_that_takes_no_bytes_is_named(bundle: Path) -> None:
         open_subjects(bundle, "default", 1)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "robustness", "hypotheses", "cross"])
-def test_every_command_refuses_a_damaged_file_in_one_line(
-    command: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["evaluate", "explain", "robustness", "hypotheses", "cross"])
+@pytest.mark.parametrize("wrong", ["torn file", "--out"])
+def test_every_command_refuses_a_damaged_file_and_a_file_for_results_in_one_line_before_it_reads_tiles(
+    command: str,
+    wrong: str,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from training import cli
 
-    put(bundle, b"torn")
+    out = tmp_path / "out"
+    if wrong == "--out":
+        out.write_text("")
+        expected = [f"{out}: is a file, the results need a folder"]
+    else:
+        put(bundle, b"torn")
+        expected = [f"{bundle / name}: damaged" for name in FILES.values()]
     monkeypatch.chdir(REPOSITORY)
-    arguments = [str(bundle), "--out", str(tmp_path / "out")]
+    given = [str(bundle)]
     if command == "cross":
         config = tmp_path / "cross.yaml"
         config.write_text(yaml.safe_dump({"rows": [{"label": "ours", "model": str(bundle)}]}))
-        arguments = ["--config", str(config), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", ["crack-training", command, *arguments])
+        given = ["--config", str(config)]
+    monkeypatch.setattr("sys.argv", ["crack-training", command, *given, "--out", str(out)])
     monkeypatch.setattr("training.data.dataset.evaluation_tiles", lambda *_: pytest.fail("tiles were read first"))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
     said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith(tuple(f"error: {bundle / name}: damaged" for name in FILES.values()))
+    assert said.startswith(tuple(f"error: {message}" for message in expected))
 
 
 def test_the_command_line_overrides_the_file_and_is_checked_too() -> None:

@@ -45,6 +45,7 @@ def cross_command(
     from training.evaluation.cross import Row, row_config, row_folder, summary, to_dict, train_row, write_report
     from training.evaluation.evaluate import keep_freed_memory, parse_sets, role_of, thin
     from training.evaluation.settings import CrossSettings, overridden
+    from training.files import require_folder
 
     settings = overridden(
         read_settings(config, CrossSettings),
@@ -53,6 +54,7 @@ def cross_command(
         resamples=resamples,
         threads=threads,
     )
+    require_folder(out)
     keep_freed_memory()
     places = settings.data
     try:

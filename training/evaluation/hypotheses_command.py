@@ -49,6 +49,7 @@ def hypotheses_command(
     from training.errors import ConfigError, DataError
     from training.evaluation.evaluate import open_subjects, parse_sets, role_of, score, thin
     from training.evaluation.hypotheses import HYPOTHESES, draw_effects, put_to_test
+    from training.files import require_folder
 
     settings = read_settings(config, HypothesesConfig)
     try:
@@ -58,6 +59,7 @@ def hypotheses_command(
     subject = open_subjects(model, "default", settings.threads)[0]
     if subject.threshold_logit is None:
         raise DataError(f"{model}: has no threshold of its own; export it first and give the bundle's folder")
+    folder = require_folder((out or settings.out) / subject.name)
     tested: list[tuple[str, Tested]] = []
     for name, split in pairs:
         tiles = thin(evaluation_tiles(name, split, settings.root, settings.cache, settings.splits), limit)
@@ -75,7 +77,6 @@ def hypotheses_command(
             )
             if found is not None:
                 tested.append((f"{name}/{split} ({role_of(name, split)})", found))
-    folder = (out or settings.out) / subject.name
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": subject.name,
