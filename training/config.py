@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["ConfigError", "Strict", "TrainConfig", "load_config", "read_settings", "unknown"]
 
 Settings = TypeVar("Settings", bound="Strict")
+
+
+# Ranges of what a training run is made of, the same wherever it is set.
+LearningRate = Annotated[float, Field(gt=0, le=0.1)]
+Batch = Annotated[int, Field(ge=2, le=1024)]
+PosWeight = Annotated[float, Field(gt=0)]
+TilePx = Annotated[int, Field(ge=64, le=512, multiple_of=32)]
+Width = Annotated[float, Field(gt=0, le=8)]
 
 
 class Strict(BaseModel):
@@ -87,7 +95,7 @@ class LossConfig(Strict):
     focal_alpha: float | None = Field(
         default=None, gt=0, lt=1, description="weight of the cracks, the others weigh 1 - alpha; null: both 1"
     )
-    pos_weight: float = Field(default=1.0, gt=0, description="weight of the cracks in the loss")
+    pos_weight: PosWeight = Field(default=1.0, description="weight of the cracks in the loss")
     label_smoothing: float = Field(default=0.02, ge=0, lt=0.5, description="labels become s/2 and 1 - s/2")
     cell_weight: float = Field(
         default=0.5, ge=0, description="weight of the auxiliary loss on cells (0: none); its head is not exported"
@@ -146,10 +154,10 @@ class StageConfig(Strict):
     """A part of the run: what is shown, at which size, for how many steps."""
 
     name: str
-    px: int = Field(ge=64, le=512, multiple_of=32, description="side of the tiles")
+    px: TilePx = Field(description="side of the tiles")
     steps: int = Field(ge=0, description="0: nothing is learnt, and what the run starts from is validated and kept")
-    batch: int = Field(ge=2, le=1024)
-    lr: float = Field(gt=0, le=0.1, description="peak rate of the new layers (head, or a network without pretraining)")
+    batch: Batch
+    lr: LearningRate = Field(description="peak rate of the new layers (head, or a network without pretraining)")
     lr_end: float = Field(default=0.02, ge=0, le=1, description="share of the peak that the cosine ends at")
     warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
     preset: Literal["none", "published", "field"] = "field"

@@ -1,10 +1,12 @@
-"""How are files written so that a kill or an error in the middle leaves the old ones?"""
+"""How are files written so that a kill or an error leaves the old ones, and may results go where they should?"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from pathlib import Path
+
+from training.errors import ConfigError
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -41,6 +43,18 @@ def put_in_place(work: Path, target: Path) -> None:
                 (target / name).rename(work / name)
             if (aside / name).exists():
                 (aside / name).rename(target / name)
+        aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def require_folder(path: Path) -> Path:
+    """Return a place for results, which need not be there yet.
+
+    Raises:
+        ConfigError: it is a file, or lies below one.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{there}: is a file, the results need a folder; give another --out")
+    return path

@@ -4,7 +4,10 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import texture, write_picture
+from training.data import audit_figures
 from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.baseline import Baseline, fit_threshold, measure_baseline
@@ -156,6 +160,23 @@ def test_the_width_of_a_straight_crack_is_measured(width: int) -> None:
     mask = np.zeros((60, 60), np.uint8)
     mask[:, 20 : 20 + width] = CRACK
     assert np.median(crack_widths(mask)) == pytest.approx(width, abs=0.1)
+
+
+@pytest.mark.parametrize("widths", [[1.0] * 50, [1.0] * 45 + [2.0] * 5, [float(px) for px in range(1, 40)], []])
+def test_widths_of_cracks_are_several_bars_with_the_legend_beside_them(
+    widths: list[float], tmp_path: Path, figures_of: Callable[[ModuleType], list[Any]]
+) -> None:
+    figures = figures_of(audit_figures)
+    audit_figures.draw_masks([0.001, 0.002], widths, tmp_path / "masks.svg")
+    right = figures[0].axes[1]
+    least, most = right.get_xlim()
+    bars = right.patches
+    assert len(bars) >= 5
+    assert all(bar.get_width() <= (most - least) / 5 for bar in bars)
+    assert least <= bars[0].get_x() < bars[-1].get_x() + bars[-1].get_width() <= most
+    assert sum(bar.get_height() for bar in bars) >= 0.97 * len(widths)
+    if widths:
+        assert right.get_legend().get_window_extent().y0 >= max(bar.get_window_extent().y1 for bar in bars)
 
 
 def test_the_threshold_separates_what_can_be_separated() -> None:

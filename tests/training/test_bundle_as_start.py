@@ -137,6 +137,11 @@ def test_a_damaged_or_absent_float_file_is_named(copied: Path) -> None:
     (copied / "model.onnx").write_bytes(b"torn")
     with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: is not the file that the manifest"):
         checkpoint.load(copied)
+    manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["fp32"]["sha256"] = hashlib.sha256(b"torn").hexdigest()
+    (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: damaged"):
+        checkpoint.load(copied)
     (copied / "model.onnx").unlink()
     with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: cannot be read"):
         checkpoint.load(copied)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -14,14 +16,15 @@ pytest.importorskip("torch", reason="needs the [training] extra")
 import torch
 
 from training.config import read_settings
-from training.errors import ConfigError
+from training.errors import CheckpointError, ConfigError
 from training.evaluation.calibration import balanced_weights, calibrate, expected_error, held_out_p, probabilities
 from training.evaluation.curves import curve_of, reliabilities, write_curves
-from training.evaluation.evaluate import logit_of, role_of
+from training.evaluation.evaluate import logit_of, open_subjects, role_of
 from training.evaluation.evaluate_report import wanted_threshold
 from training.evaluation.settings import EvaluateSettings, overridden
 from training.evaluation.statement import Support, most_misses, needed, statement, supported, supports
 from training.evaluation.threshold import Scored, ThresholdError, rates_at
+from training.export.bundle import FILES, MANIFEST, file_sha256
 
 from .conftest import REPOSITORY
 
@@ -187,6 +190,91 @@ def test_the_logit_of_a_threshold_undoes_the_calibration() -> None:
     assert 1 / (1 + np.exp(-(logit_of(0.3, 1.7, -0.4) / 1.7 - 0.4))) == pytest.approx(0.3)
     with pytest.raises(ValueError, match="between 0 and 1"):
         logit_of(1.0)
+
+
+BUNDLES = REPOSITORY / "exported_models"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLES / "opnet", tmp_path / "opnet"))
+
+
+def put(bundle: Path, content: bytes) -> None:
+    """Another content for both files of a bundle, which its manifest then names."""
+    manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    for key, name in FILES.items():
+        (bundle / name).write_bytes(content)
+        manifest["files"][key] |= {"sha256": file_sha256(bundle / name), "bytes": len(content)}
+    (bundle / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FILES.values())
+def test_a_file_that_the_manifest_does_not_name_is_not_judged_as_its_model(name: str, bundle: Path) -> None:
+    assert [subject.name for subject in open_subjects(bundle / name, "default", 1)] == ["opnet"]
+    shutil.copy(BUNDLES / "opnet-lse" / name, bundle / name)
+    for given in (bundle, bundle / name):
+        with pytest.raises(CheckpointError, match=rf"{name}: is not the file that the manifest.*SHA-256"):
+            open_subjects(given, "both", 1)
+    (bundle / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name}: cannot be read"):
+        open_subjects(bundle, "both", 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", (BUNDLES / "opnet" / FILES["fp32"]).read_bytes()[:5000]])
+def test_a_damaged_file_is_named_even_if_the_manifest_names_it(content: bytes, bundle: Path) -> None:
+    put(bundle, content)
+    for given in (bundle, bundle / FILES["int8"]):
+        with pytest.raises(CheckpointError, match=rf"{FILES['int8']}: damaged"):
+            open_subjects(given, "default", 1)
+
+
+def test_a_graph_that_takes_no_bytes_is_named(bundle: Path) -> None:
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["logit"])],
+        "other",
+        [tensor("x", onnx.TensorProto.UINT8, ["N"])],
+        [tensor("logit", onnx.TensorProto.UINT8, ["N"])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    put(bundle, model.SerializeToString())
+    with pytest.raises(CheckpointError, match=rf"{FILES['int8']}: .*uint8 \[N, H, W, 3 or 4\] is needed"):
+        open_subjects(bundle, "default", 1)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain", "robustness", "hypotheses", "cross"])
+@pytest.mark.parametrize("wrong", ["torn file", "--out"])
+def test_every_command_refuses_a_damaged_file_and_a_file_for_results_in_one_line_before_it_reads_tiles(
+    command: str,
+    wrong: str,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from training import cli
+
+    out = tmp_path / "out"
+    if wrong == "--out":
+        out.write_text("")
+        expected = [f"{out}: is a file, the results need a folder"]
+    else:
+        put(bundle, b"torn")
+        expected = [f"{bundle / name}: damaged" for name in FILES.values()]
+    monkeypatch.chdir(REPOSITORY)
+    given = [str(bundle)]
+    if command == "cross":
+        config = tmp_path / "cross.yaml"
+        config.write_text(yaml.safe_dump({"rows": [{"label": "ours", "model": str(bundle)}]}))
+        given = ["--config", str(config)]
+    monkeypatch.setattr("sys.argv", ["crack-training", command, *given, "--out", str(out)])
+    monkeypatch.setattr("training.data.dataset.evaluation_tiles", lambda *_: pytest.fail("tiles were read first"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(tuple(f"error: {message}" for message in expected))
 
 
 def test_the_command_line_overrides_the_file_and_is_checked_too() -> None:

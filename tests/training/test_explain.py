@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from training.cli import _register_further_commands, app
 from training.config import read_settings
 from training.data.dataset import EvaluationSet
 from training.engine import checkpoint
-from training.errors import ConfigError, DataError
+from training.errors import ConfigError, DataError, TrainingError
 from training.evaluation.explain import (
     CELLS,
     GRAD_CAM,
@@ -500,6 +501,37 @@ def test_a_bundle_is_explained_too_as_the_network_that_its_float_file_is(
     assert {row["method"] for row in content["measured"]} == {CELLS}
     assert {row["verdict"] for row in content["measured"]} == {"no control"}
     assert "No control was measured" in (folder / "explain.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ("bad.pt", {}, r"bad\.pt"),
+        ("--threshold-p=1.5", {}, "threshold_p must lie between 0 and 1, found 1.5"),
+        ("--bundle=absent", {}, "absent/manifest.json: cannot be read"),
+        ("--out=file", {}, r"file: is a file, the results need a folder"),
+        ("--out=file/below", {}, r"file: is a file, the results need a folder"),
+        ("--sets=uav75/val", {"layer": "no.such"}, "no.such"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_before_any_tile_is_read(
+    given: str,
+    changes: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    quick: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _register_further_commands()
+    quick.write_text(yaml.safe_dump(yaml.safe_load(quick.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.data.dataset.evaluation_tiles", lambda *_: pytest.fail("tiles were read first"))
+    Path("bad.pt").write_bytes(b"torn")
+    Path("file").write_text("")
+    result = CliRunner().invoke(app, ["explain", str(model), given, "--config", str(quick)])
+    assert isinstance(result.exception, TrainingError)
+    assert re.search(message, str(result.exception))
 
 
 def test_a_checkpoint_without_validation_sets_of_both_kinds_needs_a_threshold(

@@ -19,6 +19,7 @@ from training.evaluation.hypotheses import (
 )
 from training.evaluation.hypotheses_command import _page
 from training.evaluation.threshold import Scored
+from training.page import read_sections, render_markdown
 
 pytestmark = pytest.mark.training
 
@@ -174,3 +175,20 @@ def test_the_page_says_so_where_no_tile_is_wrong(tmp_path: Path) -> None:
     plain = page.replace(' class="short"', "").replace(' class="long"', "")
     assert f"<td>0</td><td>40</td><td>{THIN.measured}</td><td>–</td>" in plain
     assert ">nan<" not in page
+
+
+def test_errors_of_one_photograph_have_an_effect_without_an_interval(tmp_path: Path) -> None:
+    tiles = widths()
+    groups = ["spoiled" if index < 8 else group for index, group in enumerate(tiles.groups)]
+    tiles = EvaluationSet(tiles.name, tiles.tiles, tiles.labels, groups, tiles.kinds, tiles.masks)
+    found = put_to_test(THIN, tiles, scored(tiles, np.where(np.arange(40) < 8, -1.0, 1.0)), 0.0, resamples=10)
+    assert found is not None
+    assert found.verdict == "undecided"
+    chart = tmp_path / "effects.svg"
+    draw_effects([found], chart)
+    page = _page(tmp_path, "model", "int8", [(tiles.name, found)], chart)
+    text = f"{found.effect.value:.2f} (–: all in one photograph)"
+    title, summary, sections = read_sections(page)
+    assert text in page.read_text(encoding="utf-8")
+    assert text in render_markdown(title, summary, sections, str)
+    assert "nan" not in render_markdown(title, summary, sections, str)

@@ -196,6 +196,16 @@ def test_external_sets_are_refused_by_name_both_for_training_and_for_judging(nam
         ({"budget": {"steps": 3, "minutes": 1}}, "one of steps and minutes"),
         ({"seeds": [1, 1]}, "found twice: 1"),
         ({"judged_px": 100}, "multiples of 32"),
+        ({"factors": {"lr": [1e-3, 5.0]}}, r"s\.yaml: factors\.lr\.1: .*less than or equal to 0\.1"),
+        ({"factors": {"batch": [1]}}, r"s\.yaml: factors\.batch\.0: .*greater than or equal to 2"),
+        ({"factors": {"pos_weight": [0]}}, r"s\.yaml: factors\.pos_weight\.0: .*greater than 0"),
+        ({"factors": {"px": [100]}}, r"s\.yaml: factors\.px\.0: .*multiple of 32"),
+        ({"factors": {"px": [1024]}}, r"s\.yaml: factors\.px\.0: .*less than or equal to 512"),
+        ({"factors": {"width": [9]}}, r"s\.yaml: factors\.width\.0: .*less than or equal to 8"),
+        (
+            {"models": {"m": content()["models"]["opnet"] | {"factors": {"lr": [5.0]}}}},
+            r"s\.yaml: models\.m\.factors\.lr\.0: .*less than or equal to 0\.1",
+        ),
         ({"factors": {"sources": ["other"]}}, "mixture 'other' is unknown; allowed are METU"),
         ({"models": {"x": {"model": {"name": "nix"}, "base": content()["models"]["opnet"]["base"]}}}, "'nix' is unkn"),
         (

@@ -22,6 +22,8 @@ COLUMNS: Final = 6
 SAMPLE_PX: Final = 200
 UNSURE_COLOUR: Final = COLOURS[7]
 LABELS: Final = {True: "crack", False: "no crack", None: "by mask"}
+LEAST_WIDTH_AXIS_PX: Final = 5
+"""Widths that are shown at least: masks of one pixel would else be a single bar as wide as the panel."""
 _ORANGE_BGR: Final = (0, 94, 213)
 _BLUE_BGR: Final = (178, 114, 0)
 
@@ -105,12 +107,14 @@ def draw_masks(shares: Sequence[float], widths_px: Sequence[float], path: Path) 
         left.set_xlabel("crack pixels of a photograph, %")
         left.set_ylabel("photographs")
         widths = np.array(widths_px)
-        limit = float(np.percentile(widths, 99)) if len(widths) else 1.0
-        right.hist(widths, bins=np.arange(0.5, limit + 1.5), color=CRACK_COLOUR)
+        limit = max(LEAST_WIDTH_AXIS_PX, float(np.percentile(widths, 99)) if len(widths) else 0.0)
+        bins = np.arange(0.5, limit + 1.5)
+        right.hist(widths, bins=bins, color=CRACK_COLOUR)
+        right.set_xlim(0, bins[-1] + 0.5)
         if len(widths):
             middle = float(np.median(widths))
             right.axvline(middle, color="black", linestyle="--", label=f"median {middle:.1f} px")
-            right.legend()
+            right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
         right.set_xlabel("width of a crack, px (up to the 99th percentile)")
         right.set_ylabel("points of middle lines")
     return path

@@ -7,7 +7,6 @@ layer of it stands again, as the identity. That is the same network to ask, and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +16,13 @@ import onnx
 import onnxruntime as ort
 import torch
 import yaml
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from training.errors import CheckpointError
-from training.export.bundle import MANIFEST, Manifest, ModelFile, read_manifest
+from training.export.bundle import MANIFEST, Manifest, ModelFile, read_manifest, read_model
 from training.export.onnx import ExportError
 from training.models import CellClassifier, create
 
@@ -141,14 +141,11 @@ def _manifest(folder: Path) -> Manifest:
 
 
 def _graph(folder: Path, file: ModelFile) -> onnx.ModelProto:
-    path = folder / file.path
+    content = read_model(folder, file)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise CheckpointError(f"{path}: is not the file that the manifest beside it names (its SHA-256 differs)")
-    return onnx.load_from_string(content)
+        return onnx.load_from_string(content)
+    except DecodeError as error:
+        raise CheckpointError(f"{folder / file.path}: damaged, it is no ONNX file") from error
 
 
 def _network(folder: Path, config: str | None) -> tuple[str, dict[str, Any]]:

@@ -52,6 +52,7 @@ def evaluate_command(
     from training.evaluation.evaluate import identity, keep_freed_memory, logit_of, open_subjects, parse_sets, role_of
     from training.evaluation.evaluate_report import write_evaluation
     from training.evaluation.settings import EvaluateSettings, overridden
+    from training.files import require_folder
 
     try:
         if threshold_p is not None:
@@ -72,6 +73,7 @@ def evaluate_command(
         wanted = parse_sets(settings.sets)
         subjects = open_subjects(model, settings.file, settings.threads)
         who = identity(model)
+        folder = require_folder(out or Path("runs/evaluate") / str(who["label"]))
         needed = list(wanted)
         if threshold_p is None and (
             settings.wanted_recall is not None or any(item.threshold_logit is None for item in subjects)
@@ -80,7 +82,6 @@ def evaluate_command(
             needed += [pair for pair in parse_sets([]) if role_of(*pair) == "validation" and pair not in needed]
         tiles = _load(needed, settings)
         found = [_evaluate(subject, wanted, tiles, settings, threshold_p) for subject in subjects]
-        folder = out or Path("runs/evaluate") / str(who["label"])
         facts = {"model": str(model), **who, **settings.model_dump(mode="json", exclude={"data", "threads"})}
         page = write_evaluation(found, facts, f"Evaluation of {who['label']}", folder, bins=settings.bins)
     except (TrainingError, ValueError) as error:

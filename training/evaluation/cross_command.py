@@ -45,6 +45,7 @@ def cross_command(
     from training.evaluation.cross import Row, row_config, row_folder, summary, to_dict, train_row, write_report
     from training.evaluation.evaluate import keep_freed_memory, parse_sets, role_of, thin
     from training.evaluation.settings import CrossSettings, overridden
+    from training.files import require_folder
 
     settings = overridden(
         read_settings(config, CrossSettings),
@@ -53,6 +54,7 @@ def cross_command(
         resamples=resamples,
         threads=threads,
     )
+    require_folder(out)
     keep_freed_memory()
     places = settings.data
     try:
@@ -79,7 +81,7 @@ def cross_command(
         pair: thin(evaluation_tiles(*pair, places.root, places.cache, places.splits), settings.limit) for pair in pairs
     }
     results = [_ask(row, subject, columns, tiles, settings) for row, subject in rows]
-    page = write_report(results, "Train set x test set", out)
+    page = write_report(results, settings, "Train set x test set", out)
     facts = settings.model_dump(mode="json", exclude={"data", "threads"})
     (out / "cross.json").write_text(json.dumps(facts | to_dict(results), indent=2) + "\n", encoding="utf-8")
     console.print(summary(results), soft_wrap=True)

@@ -24,7 +24,7 @@ from training.data.sources import SOURCES, added_sources
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
 from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, deciding_bars
-from training.export.bundle import read_manifest
+from training.export.bundle import ModelFile, read_manifest, read_model
 from training.export.onnx import ExportError
 from training.models import CellClassifier
 
@@ -106,12 +106,12 @@ class OnnxScorer:
         ValueError: if the graph does not take bytes [N, H, W, 3 or 4].
     """
 
-    def __init__(self, model: Path | onnx.ModelProto, *, threads: int = 1, batch: int = 8) -> None:
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    def __init__(self, model: Path | bytes | onnx.ModelProto, *, threads: int = 1, batch: int = 8) -> None:
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
         self._session = ort.InferenceSession(source, session_options(threads), providers=["CPUExecutionProvider"])
         self._batch = batch
         given = self._session.get_inputs()[0]
-        if given.type != "tensor(uint8)" or given.shape[3] not in {3, 4}:
+        if given.type != "tensor(uint8)" or len(given.shape) != 4 or given.shape[3] not in {3, 4}:
             raise ValueError(f"input {given.name} is {given.type} {given.shape}: uint8 [N, H, W, 3 or 4] is needed")
         self._input = given.name
         self.channels: int = given.shape[3]
@@ -176,7 +176,8 @@ def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
         threads: of ONNX Runtime.
 
     Raises:
-        CheckpointError, ExportError: cannot be read, or the bundle has no such file.
+        CheckpointError, ExportError: cannot be read or is damaged, a file is not the one that its bundle's manifest
+            names, or the bundle has no such file.
     """
     if not model.is_dir() and model.suffix != ".onnx":
         content, net = open_checkpoint(model)
@@ -186,18 +187,28 @@ def open_subjects(model: Path, file: str, threads: int) -> list[Subject]:
     manifest = read_manifest(folder)
     point = manifest.operating_point
     threshold = logit_of(point.threshold_p, point.temperature, point.bias)
-    files = {str(key): item.path for key, item in manifest.files.items()}
+    files = {str(key): item for key, item in manifest.files.items()}
     if not model.is_dir():
-        files = {key: path for key, path in files.items() if path == model.name}
+        files = {key: item for key, item in files.items() if item.path == model.name}
     elif file != "both":
         wanted = manifest.default_file if file == "default" else file
-        files = {key: path for key, path in files.items() if key == wanted}
+        files = {key: item for key, item in files.items() if key == wanted}
     if not files:
         raise ExportError(f"{model}: no file {file!r} in the bundle; there are {', '.join(manifest.files)}")
     return [
-        Subject(key, OnnxScorer(folder / path, threads=threads), manifest.name, threshold, manifest.version)
-        for key, path in files.items()
+        Subject(key, _open_onnx(folder, item, threads), manifest.name, threshold, manifest.version)
+        for key, item in files.items()
     ]
+
+
+def _open_onnx(folder: Path, file: ModelFile, threads: int) -> OnnxScorer:
+    content = read_model(folder, file)
+    try:
+        return OnnxScorer(content, threads=threads)
+    # The runtime's exceptions have no common base below Exception.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise checkpoints.CheckpointError(f"{folder / file.path}: damaged, or no model of ours ({reason})") from error
 
 
 def identity(model: Path) -> dict[str, Any]:

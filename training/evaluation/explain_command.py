@@ -137,6 +137,8 @@ def explain_command(
         masked_pairs = parse_sets(settings.pointing_sets) if settings.pointing_sets else []
     except ValueError as error:
         raise ConfigError(f"{config}: sets: {error}") from error
+    # Opened first: reading all tiles takes minutes, and what cannot be opened is told at once.
+    opened = [_open(model, settings, out, bundle, threshold_p) for model in models]
     places = settings.data
     whole = {
         pair: evaluation_tiles(*pair, places.root, places.cache, places.splits)
@@ -150,8 +152,8 @@ def explain_command(
             console.print(f"{'/'.join(pair)}: no cracked tile with a mask; not measured", soft_wrap=True)
         else:
             masked[pair] = Drawn(thin(cracks, settings.tiles_per_set), cracks)
-    for model in models:
-        page = _explain_one(model, settings, gallery, masked, out, bundle, threshold_p)
+    for model in opened:
+        page = _explain_one(model, settings, gallery, masked)
         console.print(f"{page}, explain.md, explain.json, errors.csv", soft_wrap=True)
 
 
@@ -182,18 +184,54 @@ def cracks_with_masks(tiles: EvaluationSet) -> EvaluationSet | None:
     return tiles.subset(indices) if len(indices) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that can be explained.
+
+    Attributes:
+        model: as it was given.
+        who: what tells its weights from others.
+        subject: gives its verdicts.
+        point: where it is judged; None: to be chosen on the validation sets.
+        content: of the checkpoint that gradients are taken of; empty where there is none.
+        explainer: draws the maps that need gradients; None where there is no such checkpoint.
+        folder: for its results; its name is the model's label.
+    """
+
+    model: Path
+    who: dict[str, Any]
+    subject: Subject
+    point: OperatingPoint | None
+    content: dict[str, Any]
+    explainer: Explainer | None
+    folder: Path
+
+
+def _open(model: Path, settings: ExplainSettings, out: Path, bundle: Path | None, threshold_p: float | None) -> Opened:
+    """Open a model and check what was asked of it."""
+    from training.evaluation.evaluate import identity, open_subjects
+    from training.evaluation.explain import Explainer
+    from training.files import require_folder
+
+    who = identity(model)
+    subject = open_subjects(model, "default", settings.threads)[0]
+    label = str(who["label"]) if subject.label == "torch" else f"{who['label']}-{subject.label}"
+    folder = require_folder(out / label)
+    point = _given_point(subject, model, bundle, threshold_p)
+    content, net = _with_gradients(model)
+    explainer = None if net is None else Explainer(net, layer=settings.layer, refinement=settings.refinement())
+    return Opened(model, who, subject, point, content, explainer, folder)
+
+
 def _explain_one(
-    model: Path,
+    opened: Opened,
     settings: ExplainSettings,
     drawn_gallery: dict[Pair, Drawn],
     drawn_masked: dict[Pair, Drawn],
-    out: Path,
-    bundle: Path | None,
-    threshold_p: float | None,
 ) -> Path:
     """Explain one model; return its page."""
-    from training.evaluation.evaluate import identity, open_subjects, score
-    from training.evaluation.explain import Explainer, completeness
+    from training.evaluation.evaluate import score
+    from training.evaluation.explain import completeness
     from training.evaluation.explain_report import (
         RANDOM,
         TRAINED,
@@ -205,27 +243,22 @@ def _explain_one(
     )
     from training.evaluation.gallery import mistakes, write_errors
 
-    who = identity(model)
-    subject = open_subjects(model, "default", settings.threads)[0]
+    subject, explainer, folder, label = opened.subject, opened.explainer, opened.folder, opened.folder.name
     gallery = {pair: item.tiles for pair, item in drawn_gallery.items()}
     masked = {pair: item.tiles for pair, item in drawn_masked.items()}
-    label = str(who["label"]) if subject.label == "torch" else f"{who['label']}-{subject.label}"
     scored: dict[Pair, Scored] = {}
     for pair, tiles in gallery.items():
         with progress_bar(f"{label}: {'/'.join(pair)}", len(tiles)) as advance:
             scored[pair] = score(subject.scorer, tiles, advance)
-    point = operating_point(subject, model, bundle, threshold_p, scored)
-    folder = out / label
+    point = opened.point or _chosen_point(subject, opened.model, scored)
     folder.mkdir(parents=True, exist_ok=True)
     errors = {pair: mistakes(item, point) for pair, item in scored.items()}
     write_errors(folder / "errors.csv", errors, gallery)
     sheets = {"/".join(pair): _sheets(folder, pair, gallery[pair], errors[pair], settings.worst) for pair in gallery}
-    content, net = _with_gradients(model)
-    explainer = None if net is None else Explainer(net, layer=settings.layer, refinement=settings.refinement())
     examples, drawn = (
         _examples(folder, label, explainer, gallery, scored, point, settings) if explainer is not None else ([], [])
     )
-    measured, seen, random = _measure(label, content, subject, explainer, masked, point, settings)
+    measured, seen, random = _measure(label, opened.content, subject, explainer, masked, point, settings)
     chart = draw_bars(folder / "pointing.svg", measured) if measured else None
     missing = {}
     if explainer is not None:
@@ -247,7 +280,7 @@ def _explain_one(
         settings=settings.model_dump(mode="json", exclude={"data"}),
     )
     result = {
-        "model": who | {"file": subject.label},
+        "model": opened.who | {"file": subject.label},
         "operating_point": {
             "threshold_logit": point.threshold_logit,
             "temperature": point.temperature,
@@ -286,19 +319,18 @@ def _with_gradients(model: Path) -> tuple[dict[str, Any], CellClassifier | None]
         return {}, None
 
 
-def operating_point(
-    subject: Subject, model: Path, bundle: Path | None, threshold_p: float | None, scored: dict[Pair, Scored]
-) -> OperatingPoint:
-    """Where the model is judged: as asked for, at its bundle's point, or chosen on the validation sets at hand.
+def _given_point(
+    subject: Subject, model: Path, bundle: Path | None, threshold_p: float | None
+) -> OperatingPoint | None:
+    """Where the model is judged, as asked for or at its bundle's point; None where neither is given.
 
     Raises:
         ConfigError: `threshold_p` is not between 0 and 1.
-        DataError: the bundle cannot be read, or the validation sets do not suffice.
+        ExportError: the bundle cannot be read.
     """
-    from training.errors import ConfigError, DataError
-    from training.evaluation.evaluate import choose_for, logit_of, role_of
+    from training.errors import ConfigError
+    from training.evaluation.evaluate import logit_of
     from training.evaluation.gallery import OperatingPoint
-    from training.evaluation.threshold import ThresholdError
     from training.export.bundle import read_manifest
 
     temperature, bias, own = 1.0, 0.0, None
@@ -317,13 +349,27 @@ def operating_point(
     if own is not None and folder is not None:
         threshold = logit_of(own.threshold_p, temperature, bias)
         return OperatingPoint(threshold, temperature, bias, f"the operating point of the bundle {folder.name}")
+    return None
+
+
+def _chosen_point(subject: Subject, model: Path, scored: dict[Pair, Scored]) -> OperatingPoint:
+    """Where the model is judged, chosen on the validation sets at hand.
+
+    Raises:
+        DataError: they do not suffice.
+    """
+    from training.errors import DataError
+    from training.evaluation.evaluate import choose_for, role_of
+    from training.evaluation.gallery import OperatingPoint
+    from training.evaluation.threshold import ThresholdError
+
     validation = [item for pair, item in scored.items() if role_of(*pair) == "validation"]
     try:
         choice = choose_for(subject, validation)
     except ThresholdError as error:
         raise DataError(f"{model}: {error}; add such sets, or give --threshold-p or --bundle") from error
     names = ", ".join(dict.fromkeys(row.bar.set for row in choice.results))
-    return OperatingPoint(choice.threshold_logit, temperature, bias, f"chosen on the validation sets {names}")
+    return OperatingPoint(choice.threshold_logit, 1.0, 0.0, f"chosen on the validation sets {names}")
 
 
 def _sheets(folder: Path, pair: Pair, tiles: EvaluationSet, found: Sequence[Mistake], worst: int) -> list[Picture]:

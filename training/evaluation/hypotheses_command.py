@@ -15,6 +15,7 @@ from training.progress import console, progress_bar
 
 if TYPE_CHECKING:
     from training.evaluation.hypotheses import Tested
+    from training.evaluation.metrics import Estimate
 
 DEFAULT = Path("config/training/commands/hypotheses.yaml")
 
@@ -48,6 +49,7 @@ def hypotheses_command(
     from training.errors import ConfigError, DataError
     from training.evaluation.evaluate import open_subjects, parse_sets, role_of, score, thin
     from training.evaluation.hypotheses import HYPOTHESES, draw_effects, put_to_test
+    from training.files import require_folder
 
     settings = read_settings(config, HypothesesConfig)
     try:
@@ -57,6 +59,7 @@ def hypotheses_command(
     subject = open_subjects(model, "default", settings.threads)[0]
     if subject.threshold_logit is None:
         raise DataError(f"{model}: has no threshold of its own; export it first and give the bundle's folder")
+    folder = require_folder((out or settings.out) / subject.name)
     tested: list[tuple[str, Tested]] = []
     for name, split in pairs:
         tiles = thin(evaluation_tiles(name, split, settings.root, settings.cache, settings.splits), limit)
@@ -74,7 +77,6 @@ def hypotheses_command(
             )
             if found is not None:
                 tested.append((f"{name}/{split} ({role_of(name, split)})", found))
-    folder = (out or settings.out) / subject.name
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": subject.name,
@@ -100,18 +102,23 @@ def _page(folder: Path, name: str, label: str, tested: list[tuple[str, Tested]],
     headings += ["its median of the wrong", "its median of the right", "effect (chance, 0.5: none)", "verdict"]
     rows = []
     for where, item in tested:
-        effect = f"{item.effect.value:.2f} ({item.effect.low:.2f}–{item.effect.high:.2f})"
         medians = ["–" if math.isnan(median) else f"{median:.3g}" for median in (item.median_wrong, item.median_right)]
-        shown = "–" if item.verdict == "too few errors" else effect
+        shown = "–" if item.verdict == "too few errors" else _effect(item.effect)
         rows.append(
             [item.statement, where, str(item.wrong), str(item.right), item.measured, *medians, shown, item.verdict]
         )
     note = (
         "Effect: the chance that a wrongly judged tile has more of the quantity than a rightly judged one of the same "
-        "class; 0.5 is none. 95 % interval by photograph. Many guesses on few errors: a supported one is a lead."
+        "class; 0.5 is none. 95 % interval by photograph; there is none where the wrong tiles, or the right ones, are "
+        "all in one photograph. Many guesses on few errors: a supported one is a lead."
     )
     summary = f"Guesses about the errors of {name} ({label}) at its own threshold, each put to the test."
     section = Section(
         "Guesses and verdicts", tables=[Table(headings, rows, note)], pictures=[Picture(chart, "Effects")]
     )
     return write_page(folder / "index.html", f"Why does {name} err?", summary, [section])
+
+
+def _effect(effect: Estimate) -> str:
+    interval = "–: all in one photograph" if math.isnan(effect.low) else f"{effect.low:.2f}–{effect.high:.2f}"
+    return f"{effect.value:.2f} ({interval})"

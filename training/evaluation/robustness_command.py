@@ -43,6 +43,7 @@ def robustness_command(
     from training.evaluation.robustness import sweep, to_dict
     from training.evaluation.robustness_report import limits_table, summary, write_report
     from training.evaluation.settings import RobustnessSettings, overridden
+    from training.files import require_folder
 
     settings = overridden(
         read_settings(config, RobustnessSettings),
@@ -55,6 +56,8 @@ def robustness_command(
     cv2.setNumThreads(1)
     keep_freed_memory()
     subject = open_subjects(model, settings.file or "default", settings.threads)[0]
+    who = identity(model)
+    folder = require_folder(out or Path("runs/robustness") / str(who["label"]))
     places = settings.data
     subjects = []
     for name in settings.sets:
@@ -81,8 +84,6 @@ def robustness_command(
         step=progress_bar,
     )
     gates = gates_of(found)
-    who = identity(model)
-    folder = out or Path("runs/robustness") / str(who["label"])
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": who | {"file": subject.label},

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from training.config import LossConfig, ModelConfig, Strict
+from training.config import Batch, LearningRate, LossConfig, ModelConfig, Strict, TilePx
 from training.data.dataset import EVALUATION_SETS
 from training.data.sources import SOURCES, added_sources
 from training.errors import ConfigError
@@ -149,9 +149,9 @@ class TrainRowsSettings(Strict):
         gt=0,
         description="budget of each row; the learning rate follows the clock, so a row is not the same twice",
     )
-    px: int = Field(default=96, ge=64, le=512, multiple_of=32, description="side of the tiles in training")
-    batch: int = Field(default=64, ge=2, le=1024)
-    lr: float = Field(default=0.002, gt=0, le=0.1)
+    px: TilePx = Field(default=96, description="side of the tiles in training")
+    batch: Batch = 64
+    lr: LearningRate = 0.002
     preset: Literal["none", "published", "field"] = Field(default="published", description="augmentation")
     synthetic_count: int = Field(default=2000, ge=2, description="pictures drawn where 'synthetic' is a source")
 

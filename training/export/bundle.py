@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from training.errors import CheckpointError
 from training.export.onnx import ExportError, save, set_metadata
 from training.files import write_whole
 
@@ -174,6 +175,22 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ExportError(f"{path}: {key}: {first['msg']}") from error
+
+
+def read_model(folder: Path, file: ModelFile) -> bytes:
+    """Reads one ONNX file of a bundle, whole.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not the file that the manifest names.
+    """
+    path = folder / file.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise CheckpointError(f"{path}: is not the file that the manifest beside it names (its SHA-256 differs)")
+    return content
 
 
 def write_bundle(

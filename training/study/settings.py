@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from training.config import LossConfig, ModelConfig, Strict
+from training.config import Batch, LearningRate, LossConfig, ModelConfig, PosWeight, Strict, TilePx, Width
 from training.data.dataset import EVALUATION_SETS
 from training.data.sources import SOURCES, added_sources
 from training.evaluation.settings import Common
@@ -28,25 +28,25 @@ Preset = Literal["none", "published", "field"]
 class Setting(Strict):
     """One point of a study: what a run is trained with."""
 
-    lr: float = Field(gt=0, le=0.1, description="peak learning rate of the head")
-    batch: int = Field(ge=2, le=1024, description="tiles of a step")
-    pos_weight: float = Field(default=1.0, gt=0, description="weight of the cracks in the loss")
+    lr: LearningRate = Field(description="peak learning rate of the head")
+    batch: Batch = Field(description="tiles of a step")
+    pos_weight: PosWeight = Field(default=1.0, description="weight of the cracks in the loss")
     preset: Preset = Field(default="field", description="augmentation")
     sources: str = Field(description="a label of `sources`: what is trained on")
-    px: int = Field(ge=64, le=512, multiple_of=32, description="side of the tiles in training")
-    width: float = Field(default=1.0, gt=0, le=8, description="multiplier of all channels, where the network has one")
+    px: TilePx = Field(description="side of the tiles in training")
+    width: Width = Field(default=1.0, description="multiplier of all channels, where the network has one")
 
 
 class Factors(Strict):
     """Levels of each factor; an empty list leaves it out. The level of the base need not be repeated, but may."""
 
-    lr: list[float] = Field(default=[1e-3, 1e-4], description="published: 1e-3 and 1e-4")
-    batch: list[int] = Field(default=[64, 32], description="published: 64 and 32")
-    pos_weight: list[float] = Field(default=[1.0, 3.0], description="published: 1 and 3")
+    lr: list[LearningRate] = Field(default=[1e-3, 1e-4], description="published: 1e-3 and 1e-4")
+    batch: list[Batch] = Field(default=[64, 32], description="published: 64 and 32")
+    pos_weight: list[PosWeight] = Field(default=[1.0, 3.0], description="published: 1 and 3")
     preset: list[Preset] = Field(default=["none", "published", "field"], description="augmentation")
     sources: list[str] = Field(default_factory=list, description="labels of `sources`; empty: all of them")
-    px: list[int] = Field(default=[96, 128, 160, 224], description="input scale in training")
-    width: list[float] = Field(
+    px: list[TilePx] = Field(default=[96, 128, 160, 224], description="input scale in training")
+    width: list[Width] = Field(
         default=[0.5, 1.0, 2.0], description="of networks that have such an option; others have no such factor"
     )
 
