@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="needs the [training] extra")
 
-from training.config import TrainConfig, read_settings
+from training.config import ModelConfig, TrainConfig, read_settings
 from training.errors import ConfigError
 from training.evaluation import cross
 from training.evaluation.cross import (
     Row,
     RowResult,
+    conditions,
     own_threshold,
     row_config,
     row_folder,
@@ -30,8 +31,9 @@ from training.evaluation.cross import (
     value_of,
 )
 from training.evaluation.evaluate import open_subjects, result
-from training.evaluation.settings import CrossSettings, Places, TrainRowsSettings
+from training.evaluation.settings import CrossSettings, Places, RowSettings, TrainRowsSettings
 from training.evaluation.threshold import SLACK, Scored, rates_at
+from training.page import read_sections
 
 from .conftest import REPOSITORY
 from .test_evaluate import made
@@ -103,6 +105,36 @@ def test_the_summary_keeps_own_and_other_sets_apart() -> None:
     text = summary([cell("uav75", "r", right=True), cell("metu-ccic", "r", right=False)])
     assert "auroc 100.0 on sets of its own kind, 0.0 on others" in text
     assert "recall 100.0 on sets of its own kind, 0.0 on others" in text
+
+
+def test_the_page_says_on_how_many_tiles_and_how_its_own_rows_were_trained() -> None:
+    rows = [cell("uav75", label, right=True) for label in ("METU", "ours 0.1.0", "quay")]
+    given = [RowSettings(label="ours", model=Path("ours"))]
+    said = conditions(rows, CrossSettings(rows=given, train=TRAIN, limit=600))
+    assert said == (
+        "At most 600 tiles of each set were judged, drawn at random. Trained for this matrix, to compare what they were "
+        "trained on: METU, quay. Each is opnet-lse from random weights after 700 steps, 64 tiles of 96 px a step. "
+        "Models that exist, as they are: ours 0.1.0."
+    )
+    assert conditions(rows[1:2], CrossSettings(rows=given)) == (
+        "All tiles of each set were judged. Models that exist, as they are: ours 0.1.0."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"model": ModelConfig(name="mobilenetv2", options={"pretrained": "x.pt"})},
+            "mobilenetv2 from ImageNet weights",
+        ),
+        ({"model": ModelConfig(name="opnet-lse", init=Path("a/best.pt"))}, "from the weights of a/best.pt after"),
+        ({"minutes": 2.0}, "after 700 steps or 2 minutes, 64 tiles"),
+    ],
+)
+def test_where_rows_start_and_when_they_end_is_told(changes: dict[str, Any], what: str) -> None:
+    settings = CrossSettings(train=TRAIN.model_copy(update=changes))
+    assert what in conditions([cell("uav75", "METU", right=True)], settings)
 
 
 def test_a_set_of_cracks_alone_has_no_auroc() -> None:
@@ -203,6 +235,12 @@ def test_the_command_trains_rows_once_and_writes_the_matrix(
     several = [row for row in cells if row["set"] == "metu-ccic"]
     assert all(0 <= float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"]) <= 1 for row in several)
     assert {row["auroc_low"] for row in cells if row["set"] == "walls-external"} == {""}  # one photograph of each class
-    assert "data:image/svg+xml" in (tmp_path / "out" / "cross.html").read_text()
+    page = (tmp_path / "out" / "cross.html").read_text()
+    assert "data:image/svg+xml" in page
+    (how,) = read_sections(tmp_path / "out" / "cross.html")[2][0].paragraphs
+    assert "At most 10 tiles of each set" in how
+    assert "from random weights after 2 steps, 4 tiles of 64 px a step" in how
+    assert how in page
+    assert how in (tmp_path / "out" / "cross.md").read_text()
     CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     assert weights == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "rows").glob("*/final.pt")}

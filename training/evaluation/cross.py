@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from training.config import DataConfig, StageConfig, TrainConfig, ValidationConfig
+from training.config import DataConfig, ModelConfig, StageConfig, TrainConfig, ValidationConfig
 from training.data.dataset import EVALUATION_SETS
 from training.evaluation.evaluate import SetResult
 from training.evaluation.metrics import Estimate
-from training.evaluation.settings import Places, TrainRowsSettings
+from training.evaluation.settings import CrossSettings, Places, TrainRowsSettings
 from training.evaluation.threshold import Bar, Scored, choose
 from training.figures import figure
 from training.page import Picture, Section, Table, markdown_table, write_page
@@ -157,6 +157,31 @@ def summary(rows: Sequence[RowResult]) -> str:
     return "Mean over cells, per cent: " + "; ".join(sentences) + "." if sentences else "No row says what it has seen."
 
 
+def conditions(rows: Sequence[RowResult], settings: CrossSettings) -> str:
+    """On how many tiles the rows were judged, and how those were trained that the matrix trains itself."""
+    limit = f"At most {settings.limit} tiles" if settings.limit is not None else "All tiles"
+    sentences = [f"{limit} of each set were judged{', drawn at random' if settings.limit is not None else ''}."]
+    train = settings.train
+    own = [row.row.label for row in rows if train is not None and row.row.label in train.sources]
+    exist = [row.row.label for row in rows if row.row.label not in own]
+    if train is not None and own:
+        until = "" if train.minutes is None else f" or {train.minutes:g} minutes"
+        sentences.append(
+            f"Trained for this matrix, to compare what they were trained on: {', '.join(own)}. Each is "
+            f"{train.model.name} from {_start(train.model)} after {train.steps} steps{until}, {train.batch} tiles of "
+            f"{train.px} px a step."
+        )
+    if exist:
+        sentences.append(f"Models that exist, as they are: {', '.join(exist)}.")
+    return " ".join(sentences)
+
+
+def _start(model: ModelConfig) -> str:
+    if model.starts:
+        return f"the weights of {', '.join(map(str, model.starts))}"
+    return "random weights" if model.options.get("pretrained") is None else "ImageNet weights"
+
+
 def to_dict(rows: Sequence[RowResult]) -> dict[str, Any]:
     """JSON values."""
     return {
@@ -211,7 +236,7 @@ def measure_table(rows: Sequence[RowResult], measure: str) -> Table:
     return Table(("trained on", *keys), body, f"{measure} in per cent, 95 % intervals {how}; *: trained on such a set.")
 
 
-def write_report(rows: Sequence[RowResult], title: str, out: Path) -> Path:
+def write_report(rows: Sequence[RowResult], settings: CrossSettings, title: str, out: Path) -> Path:
     """Writes `cross.md`, `cross.html`, `cross.csv` and the heat map; returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
     write_csv(rows, out / "cross.csv")
@@ -226,14 +251,15 @@ def write_report(rows: Sequence[RowResult], title: str, out: Path) -> Path:
         [[row.row.label, f"{row.threshold_logit:+.3f}", row.threshold_rule] for row in rows],
         "One threshold a row, for all columns.",
     )
-    text = [f"# {title}", "", summary(rows), "", f"![{picture.caption}]({picture.path.name})", ""]
+    how = conditions(rows, settings)
+    text = [f"# {title}", "", summary(rows), "", how, "", f"![{picture.caption}]({picture.path.name})", ""]
     text += [markdown_table(table) for table in (*tables, thresholds)]
     (out / "cross.md").write_text("\n".join(text), encoding="utf-8")
     return write_page(
         out / "cross.html",
         title,
         summary(rows),
-        [Section("Matrix", pictures=[picture]), Section("Figures", tables=[*tables, thresholds])],
+        [Section("Matrix", [how], pictures=[picture]), Section("Figures", tables=[*tables, thresholds])],
     )
 
 

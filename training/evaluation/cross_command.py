@@ -81,7 +81,7 @@ def cross_command(
         pair: thin(evaluation_tiles(*pair, places.root, places.cache, places.splits), settings.limit) for pair in pairs
     }
     results = [_ask(row, subject, columns, tiles, settings) for row, subject in rows]
-    page = write_report(results, "Train set x test set", out)
+    page = write_report(results, settings, "Train set x test set", out)
     facts = settings.model_dump(mode="json", exclude={"data", "threads"})
     (out / "cross.json").write_text(json.dumps(facts | to_dict(results), indent=2) + "\n", encoding="utf-8")
     console.print(summary(results), soft_wrap=True)
