@@ -113,7 +113,7 @@ def test_the_page_says_on_how_many_tiles_and_how_its_own_rows_were_trained() -> 
     said = conditions(rows, CrossSettings(rows=given, train=TRAIN, limit=600))
     assert said == (
         "At most 600 tiles of each set were judged, drawn at random. Trained for this matrix, to compare what they were "
-        "trained on: METU, quay. Each is opnet-lse from random weights after 700 steps of 64 tiles of 96 px. "
+        "trained on: METU, quay. Each is opnet-lse from random weights after 700 steps, 64 tiles of 96 px a step. "
         "Models that exist, as they are: ours 0.1.0."
     )
     assert conditions(rows[1:2], CrossSettings(rows=given)) == (
@@ -129,7 +129,7 @@ def test_the_page_says_on_how_many_tiles_and_how_its_own_rows_were_trained() -> 
             "mobilenetv2 from ImageNet weights",
         ),
         ({"model": ModelConfig(name="opnet-lse", init=Path("a/best.pt"))}, "from the weights of a/best.pt after"),
-        ({"minutes": 2.0}, "after 2 minutes or 700 steps of 64 tiles"),
+        ({"minutes": 2.0}, "after 700 steps or 2 minutes, 64 tiles"),
     ],
 )
 def test_where_rows_start_and_when_they_end_is_told(changes: dict[str, Any], what: str) -> None:
@@ -239,7 +239,7 @@ def test_the_command_trains_rows_once_and_writes_the_matrix(
     assert "data:image/svg+xml" in page
     (how,) = read_sections(tmp_path / "out" / "cross.html")[2][0].paragraphs
     assert "At most 10 tiles of each set" in how
-    assert "from random weights after 2 steps of 4 tiles of 64 px" in how
+    assert "from random weights after 2 steps, 4 tiles of 64 px a step" in how
     assert how in page
     assert how in (tmp_path / "out" / "cross.md").read_text()
     CliRunner().invoke(cli.app, arguments, catch_exceptions=False)

@@ -165,12 +165,11 @@ def conditions(rows: Sequence[RowResult], settings: CrossSettings) -> str:
     own = [row.row.label for row in rows if train is not None and row.row.label in train.sources]
     exist = [row.row.label for row in rows if row.row.label not in own]
     if train is not None and own:
-        budget = (
-            f"{train.steps} steps" if train.minutes is None else f"{train.minutes:g} minutes or {train.steps} steps"
-        )
+        until = "" if train.minutes is None else f" or {train.minutes:g} minutes"
         sentences.append(
-            f"Trained for this matrix, to compare what they were trained on: {', '.join(own)}. Each is {train.model.name} "
-            f"from {_start(train.model)} after {budget} of {train.batch} tiles of {train.px} px."
+            f"Trained for this matrix, to compare what they were trained on: {', '.join(own)}. Each is "
+            f"{train.model.name} from {_start(train.model)} after {train.steps} steps{until}, {train.batch} tiles of "
+            f"{train.px} px a step."
         )
     if exist:
         sentences.append(f"Models that exist, as they are: {', '.join(exist)}.")
