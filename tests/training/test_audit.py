@@ -15,7 +15,8 @@ import pytest
 
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import texture, write_picture
-from training.data import audit_figures
+from training.cli import main
+from training.data import audit_figures, sources
 from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.baseline import Baseline, fit_threshold, measure_baseline
@@ -217,3 +218,73 @@ def test_runs_with_another_pattern_of_names_are_series_of_their_own() -> None:
     found = find_series([Item(name, label=True, group=name) for name in names])
     assert [series.pattern for series in found] == ["Positive/#", "Positive/#_#"]
     assert found[1].numbers == [10000 + i for i in range(40)]
+
+
+def audited(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> int | str | None:
+    """Run the command over small data sets; return its exit code."""
+    arguments = ["--root", root, "--splits", out / "none", "--out", out]
+    monkeypatch.setattr("sys.argv", ["crack-training", "audit", *names, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+@pytest.fixture
+def annotated(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of four sets with something missing, added by configuration, and of a built-in one that is right."""
+    root = tmp_path / "data"
+    shutil.copytree(data_root / "omu-quay", root / "omu-quay")
+    named = {"id": 1, "file_name": "gone.png", "width": 9, "height": 9}
+    (root / "finds").mkdir()
+    instances = {"images": [named], "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
+    (root / "finds/instances.json").write_text(json.dumps(instances))
+    write_picture(root / "masked/train_img/a.jpg", np.zeros((9, 9, 3), np.uint8))
+    write_picture(root / "boxed/a.jpg", np.zeros((9, 9, 3), np.uint8))
+    (root / "empty").mkdir()
+    facts = {"role": "train", "licence": "CC0", "citation": "own", "file": "a.zip", "size": "-", "arrange": "-"}
+    layouts = {"finds": "coco", "masked": "deepcrack", "boxed": "yolo", "empty": "metu"}
+    entries = [facts | {"name": name, "layout": layout} for name, layout in layouts.items()]
+    file = tmp_path / "sources.yaml"
+    file.write_text(json.dumps({"root": "data", "lock": "lock.json", "datasets": entries}))
+    monkeypatch.setattr(sources, "DATASETS_FILE", file)
+    return root
+
+
+def test_a_faulty_set_is_reported_and_does_not_end_the_audit_of_the_others(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert audited(annotated, out, monkeypatch) == 2
+    printed = capsys.readouterr().out
+    content = json.loads((out / "audit.json").read_text())
+    assert [found["name"] for found in content["data_sets"]] == ["omu-quay"]
+    reasons = {failed["name"]: failed["reason"] for failed in content["not_audited"]}
+    assert "expected is one of gone.png, images/gone.png" in reasons["finds"]
+    assert reasons["finds"].count("images/gone.png") == 1
+    assert "expected is train_lab/a.png" in reasons["masked"]
+    assert "a.jpg has no boxes" in reasons["boxed"]
+    assert "no photograph is where the layout expects it" in reasons["empty"]
+    page = (out / "index.html").read_text()
+    for name, reason in reasons.items():
+        assert name in page
+        assert reason in page
+        assert f"{name}: not audited: {reason}" in printed
+    assert "4 of 5 data sets were not audited: finds: " in printed.splitlines()[-1]
+    assert "metu-ccic: left out: " in printed, "what is not there at all is no fault"
+
+
+def test_a_set_that_was_asked_for_and_is_not_there_does_not_end_the_audit_of_the_others(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert audited(annotated, out, monkeypatch, "uav75", "omu-quay") == 2
+    content = json.loads((out / "audit.json").read_text())
+    assert [found["name"] for found in content["data_sets"]] == ["omu-quay"]
+    assert [failed["name"] for failed in content["not_audited"]] == ["uav75"]
+
+
+def test_the_page_is_written_where_every_set_is_faulty(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert audited(annotated, tmp_path / "out", monkeypatch, "empty") == 2
+    assert "no photograph is where the layout expects it" in (tmp_path / "out/index.html").read_text()

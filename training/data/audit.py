@@ -53,6 +53,14 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A data set that could not be looked over, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that was found out about one data set.
 
@@ -249,15 +257,33 @@ def _relation(twin: Twin, index: int) -> str:
     return SYMMETRIES[twin.symmetry if twin.second == index else back]
 
 
-def write_audit(reports: Sequence[Report], folder: Path) -> Path:
-    """Write `audit.json`, `twins-NAME.csv`, the figures and the page; return the page's path."""
+def write_audit(reports: Sequence[Report], folder: Path, failures: Sequence[Failure] = ()) -> Path:
+    """Write `audit.json`, `twins-NAME.csv`, the figures and the page; return the page's path.
+
+    `failures` are the data sets that could not be looked over: the page begins with them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"data_sets": [as_dict(report) for report in reports]}
+    content: dict[str, Any] = {"data_sets": [as_dict(report) for report in reports]}
+    if failures:
+        content["not_audited"] = [{"name": failure.name, "reason": failure.reason} for failure in failures]
     (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for report in reports:
         _write_twins(report, folder / f"twins-{report.source.name}.csv")
+    sections = [_failed(failures)] if failures else []
+    if reports:
+        sections += [_all_sets(reports, folder), *(_section(report, folder) for report in reports)]
+    summary = "Counts, broken files, twins, what file names betray, and how far one threshold on darkness gets."
+    return write_page(folder / "index.html", "Audit of the data sets", summary, sections)
+
+
+def _failed(failures: Sequence[Failure]) -> Section:
+    table = Table(["data set", "why"], [[failure.name, failure.reason] for failure in failures])
+    return Section("Not audited", ["These data sets are there or were asked for, and could not be read."], [table])
+
+
+def _all_sets(reports: Sequence[Report], folder: Path) -> Section:
     balance = draw_balance([_balance(report) for report in reports], folder / "class-balance.svg")
-    overview = Section(
+    return Section(
         "All data sets",
         tables=[_overview(reports), _baselines(reports)],
         pictures=[
@@ -266,9 +292,6 @@ def write_audit(reports: Sequence[Report], folder: Path) -> Path:
             )
         ],
     )
-    summary = "Counts, broken files, twins, what file names betray, and how far one threshold on darkness gets."
-    sections = [overview, *(_section(report, folder) for report in reports)]
-    return write_page(folder / "index.html", "Audit of the data sets", summary, sections)
 
 
 def _write_twins(report: Report, path: Path) -> None:

@@ -292,7 +292,8 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, 
     there, base = _names(archive), PurePosixPath(file).parent
     result: dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]] = {}
     for name, size, found in listed:
-        places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
+        tried = (base / name, base / "images" / name, PurePosixPath("images") / name)
+        places = list(dict.fromkeys(map(str, tried)))  # beside a file at the top, two of them are the same
         place = next((place for place in places if place in there), None)
         if place is None:
             raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
