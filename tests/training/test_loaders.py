@@ -372,7 +372,7 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
     archive = coco(tmp_path, [])
     (alone,) = LAYOUTS["coco"].items(archive, {})
     assert alone.group == "a.jpg"
-    (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
+    (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\n')
     (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
     assert grouped.group == "flight/0,1"
     (tmp_path / "groups.csv").write_text("file_name,group\r\na.jpg,pier\r\n", encoding="utf-8-sig")  # as of Excel
@@ -382,6 +382,38 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
         (tmp_path / "groups.csv").write_text(wrong)
         with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
             LAYOUTS["coco"].items(Archive(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["images/a.jpg,g1"], r"groups\.csv names images/a\.jpg, which no instances file beside it names so"),
+        (["a.jpg,g1", *(f"b{n}.jpg,g1" for n in range(5))], r"names b0\.jpg, b1\.jpg, b2\.jpg and 2 more, which no"),
+        ([], r"groups\.csv has no row for a\.jpg; give each picture its group"),
+        (["a.jpg,g1", "a.jpg,g2"], r"groups\.csv puts a\.jpg into two groups"),
+    ],
+)
+def test_a_table_of_groups_that_does_not_fit_the_pictures_is_refused(
+    rows: list[str], message: str, tmp_path: Path
+) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "groups.csv").write_text("\n".join(["file_name,group", *rows, ""]))
+    with pytest.raises(DataError, match=message):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_a_table_of_groups_is_of_all_files_beside_it_and_may_have_rows_of_pictures_that_none_lists(
+    tmp_path: Path,
+) -> None:
+    archive = coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["images"][0]["file_name"] = "b.jpg"
+    (tmp_path / "second.json").write_text(json.dumps(content))
+    for name in "bc":
+        write_picture(tmp_path / f"images/{name}.jpg", GREY)
+    (tmp_path / "groups.csv").write_text("file_name,group\na.jpg,pier\nb.jpg,pier\nc.jpg,deck\n")
+    items = LAYOUTS["coco"].items(archive, {})
+    assert {item.path: item.group for item in items} == {"images/a.jpg": "pier", "images/b.jpg": "pier"}
 
 
 def test_uav75_is_read_as_its_repository_has_it(tmp_path: Path) -> None:

@@ -221,27 +221,79 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
 
 COCO_LISTS: Final = ("images", "annotations", "categories")
 FARTHEST_CORNER_PX: Final = 1 << 20
+MOST_NAMED: Final = 3
+"""Names that a message lists."""
 
 
 def _coco(archive: Archive, _labels: Labels) -> list[Item]:
     """Read every instances JSON; other JSON files are passed over."""
     items = []
     named_in: dict[str, str] = {}
+    listed: dict[PurePosixPath, dict[str, str]] = {}  # by folder: what the files there call each picture, and its path
     for file in (name for name in archive.names() if name.endswith(".json") and not is_hidden(name)):
-        groups = _coco_groups(archive, file)
+        folder = PurePosixPath(file).parent
         for path, (name, *_) in _coco_index(archive, file).items():
             if path in named_in:
                 raise DataError(f"{archive.path}: {named_in[path]} and {file} both name {path}; keep one of them")
             named_in[path] = file
-            items.append(Item(path, None, groups.get(name, name), annotation=file))
-    return items
+            listed.setdefault(folder, {})[name] = path
+            items.append(Item(path, None, name, annotation=file))
+    groups = {
+        path: group
+        for folder, path_of in listed.items()
+        for path, group in _coco_groups(archive, folder, path_of).items()
+    }
+    return [replace(item, group=groups.get(item.path, item.group)) for item in items]
 
 
-def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
-    """Read which pictures belong together from the `groups.csv` beside an instances file; none without it."""
-    path = str(PurePosixPath(file).parent / "groups.csv")
+def _coco_places(folder: PurePosixPath, name: str) -> list[str]:
+    """Say where a picture may lie that an instances file in `folder` names."""
+    tried = (folder / name, folder / "images" / name, PurePosixPath("images") / name)
+    return list(dict.fromkeys(map(str, tried)))  # beside a file at the top, two of them are the same
+
+
+def _coco_groups(archive: Archive, folder: PurePosixPath, path_of: dict[str, str]) -> dict[str, str]:
+    """Read which pictures belong together from the `groups.csv` beside instances files; none without it.
+
+    Args:
+        archive: the data set.
+        folder: where the instances files lie.
+        path_of: what they call each picture, and its path.
+
+    Returns:
+        The group of every picture, by its path.
+
+    Raises:
+        DataError: the table is none, or it and the instances files do not name the same pictures. A row of a picture
+            that lies there and is in no instances file may stay: a reviewed file may hold fewer.
+    """
+    path = str(folder / "groups.csv")
     if path not in _names(archive):
         return {}
+    group_of = _groups_table(archive, path)
+    paths = set(path_of.values())
+    unknown = [
+        name for name in group_of if name not in path_of and not _lies_unlisted(archive, folder, name, paths)
+    ]
+    if unknown:
+        raise DataError(f"{archive.path}: {path} names {_some(unknown)}, which no instances file beside it names so")
+    lacking = [name for name in path_of if name not in group_of]
+    if lacking:
+        raise DataError(f"{archive.path}: {path} has no row for {_some(lacking)}; give each picture its group")
+    return {path_of[name]: group for name, group in group_of.items() if name in path_of}
+
+
+def _lies_unlisted(archive: Archive, folder: PurePosixPath, name: str, listed: set[str]) -> bool:
+    return any(place in _names(archive) and place not in listed for place in _coco_places(folder, name))
+
+
+def _some(names: list[str]) -> str:
+    """Name the first three."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _groups_table(archive: Archive, path: str) -> dict[str, str]:
     expected = f"{archive.path}: {path}: expected is a table with the columns file_name and group"
     try:
         rows = list(csv.DictReader(io.StringIO(archive.read(path).decode("utf-8-sig")), strict=True))
@@ -250,7 +302,11 @@ def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
     for number, row in enumerate(rows, start=2):
         if not row.get("file_name") or not row.get("group"):
             raise DataError(f"{expected}; row {number} lacks one of them")
-    return {row["file_name"]: row["group"] for row in rows}
+    groups: dict[str, str] = {}
+    for row in rows:
+        if groups.setdefault(row["file_name"], row["group"]) != row["group"]:
+            raise DataError(f"{archive.path}: {path} puts {row['file_name']} into two groups")
+    return groups
 
 
 def _coco_content(archive: Archive, file: str) -> dict[str, Any] | None:
@@ -292,8 +348,7 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, 
     there, base = _names(archive), PurePosixPath(file).parent
     result: dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]] = {}
     for name, size, found in listed:
-        tried = (base / name, base / "images" / name, PurePosixPath("images") / name)
-        places = list(dict.fromkeys(map(str, tried)))  # beside a file at the top, two of them are the same
+        places = _coco_places(base, name)
         place = next((place for place in places if place in there), None)
         if place is None:
             raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")
