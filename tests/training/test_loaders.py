@@ -204,6 +204,18 @@ def test_a_zip_that_python_cannot_unpack_ends_in_advice(
         audit(SOURCES["metu-ccic"], archive, settings, no_bar)
 
 
+@pytest.mark.parametrize("place", ["list", "header"])
+def test_a_zip_with_a_name_that_is_no_utf8_is_named(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "metu-ccic.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("Positive/ä.jpg", b"content")
+    content, name = path.read_bytes(), "ä".encode()
+    at = content.index(name) if place == "header" else content.rindex(name)
+    path.write_bytes(content[:at] + b"\xff\xff" + content[at + 2 :])
+    with pytest.raises(DataError, match=r"metu-ccic\.zip: .*cannot be .*utf-8"):
+        Archive.find(tmp_path, "metu-ccic").read("Positive/ä.jpg")
+
+
 def test_every_number_of_metu_is_listed_with_its_class(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "metu-full.zip", "w") as zipped:
         for folder in ("Positive", "Negative"):

@@ -272,9 +272,7 @@ def _coco_groups(archive: Archive, folder: PurePosixPath, path_of: dict[str, str
         return {}
     group_of = _groups_table(archive, path)
     paths = set(path_of.values())
-    unknown = [
-        name for name in group_of if name not in path_of and not _lies_unlisted(archive, folder, name, paths)
-    ]
+    unknown = [name for name in group_of if name not in path_of and not _lies_unlisted(archive, folder, name, paths)]
     if unknown:
         raise DataError(f"{archive.path}: {path} names {_some(unknown)}, which no instances file beside it names so")
     lacking = [name for name in path_of if name not in group_of]

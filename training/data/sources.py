@@ -51,7 +51,7 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path) if path.is_file() else None
-        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:  # ValueError: names of no UTF-8
             raise DataError(
                 f"{path}: cannot be opened as a zip archive ({error}); get it anew, "
                 f"or unpack it with 7-Zip to {path.stem}/ and move the archive away"
@@ -93,7 +93,7 @@ class Archive:
                 f"{self.path}: {name} cannot be read ({error}); "
                 f"unpack the archive with 7-Zip to {self.path.stem}/ and move it away"
             ) from error
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def picture(self, name: str, content: bytes | None = None) -> NDArray[np.uint8]:
