@@ -23,6 +23,7 @@ from training.data.baseline import Baseline, fit_threshold, measure_baseline
 from training.data.order import find_series, measure_order
 from training.data.scan import DarkTile, crack_widths, darkness, unharmed
 from training.data.sources import CRACK, SOURCES, Archive, Item
+from training.data.twins import Twin
 from training.progress import no_bar
 
 pytestmark = pytest.mark.training
@@ -211,6 +212,27 @@ def test_files_in_the_order_of_photographs_are_told_from_shuffled_ones() -> None
     assert ordered.colour_at_lag[0] > 0.8
     assert abs(ordered.random_colour) < 0.1
     assert abs(shuffled.neighbour_colour) < 0.2
+
+
+@pytest.mark.parametrize("start", [10**19, 10**60])
+def test_numbers_of_any_length_are_put_in_order(start: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    drift = np.cumsum(rng.normal(0, 1, (60, 4)), axis=0).astype(np.float32)
+    coarse = np.stack([texture(rng, 16)[:, :, 0] for _ in range(60)]).astype(np.float32)
+    twins = [Twin(0, 1, 0, 0.99), Twin(0, 59, 0, 0.99)]
+    options = {"farthest": 300, "random_pairs": 200, "seed": 1}
+    orders = []
+    for first in (start, 0):
+        numbers = [first + number if number < 40 else 9 * start + number for number in range(60)]
+        (series,) = find_series([Item(f"Positive/{n:070d}.jpg", label=True, group=str(n)) for n in numbers])
+        assert series.numbers == numbers
+        orders.append(measure_order(series, coarse, drift, twins, **options))
+    assert orders[0].lags.tolist() == list(range(1, 36)), "pairs on both sides of the gap are too far apart"
+    assert np.array_equal(orders[0].colour_at_lag, orders[1].colour_at_lag)
+    distance = orders[0].usual_twin_distance()
+    assert distance is not None
+    assert distance[0] == pytest.approx(8 * start, rel=0.01)
+    audit_figures.draw_order(orders, tmp_path / "order.svg")
 
 
 def test_runs_with_another_pattern_of_names_are_series_of_their_own() -> None:
