@@ -175,9 +175,21 @@ class SourceSampler:
         wanted = ", ".join(self.recipe.kinds)
         return DataError(f"{self.name}: {MOST_TRIES} tries at {wanted} gave no tile of {px} px that shows one")
 
+    def kinds(self) -> list[Kind]:
+        """List what of its recipe the photographs show.
+
+        Raises:
+            DataError: nothing.
+        """
+        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        if not kinds:
+            wanted = ", ".join(self.recipe.kinds)
+            raise DataError(f"{self.name}: none of {len(self.indices)} training photographs is annotated as {wanted}")
+        return kinds
+
     def _kind(self, rng: Generator) -> Kind:
         """Draw what the tile is to show."""
-        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        kinds = self.kinds()
         shares = np.array([self.recipe.kinds[kind] for kind in kinds])
         return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
 
@@ -321,7 +333,8 @@ def load_samplers(
     """Open the training part of each source.
 
     Raises:
-        DataError: an external test set is named, or a data set or its split is missing.
+        DataError: an external test set is named, a data set or its split is missing, or one shows nothing that its
+            recipe asks for.
     """
     samplers = {}
     opened: dict[str, tuple[Photographs, list[int]]] = {}
@@ -340,4 +353,5 @@ def load_samplers(
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))
+        samplers[name].kinds()  # what cannot be drawn from is better known before the first step
     return samplers
