@@ -295,6 +295,27 @@ def test_a_faulty_set_is_reported_and_does_not_end_the_audit_of_the_others(
     assert "metu-ccic: left out: " in printed, "what is not there at all is no fault"
 
 
+def test_pictures_that_a_layout_does_not_take_are_counted_with_examples(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    for name in ("metu-ccic", "uav75"):
+        shutil.copytree(data_root / name, root / name)
+    picture = data_root / "metu-ccic/Negative/00000.jpg"
+    left = ["Negative/film.GIF", "Negative/photo.jfif", "positive/x.png", "unsure/u.png"]
+    for name in (*left, "__MACOSX/Positive/._a.jpg", "readme.txt"):
+        (root / "metu-ccic" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, root / "metu-ccic" / name)
+    assert audited(root, out, monkeypatch, "metu-ccic", "uav75") == 0
+    said = f"4 picture files left out ({', '.join(left[:3])}, ...)"
+    metu, uav75 = (line for line in capsys.readouterr().out.splitlines() if " photographs" in line)
+    assert said in metu
+    assert "left out" not in uav75, "masks are no photographs and in use"
+    assert said in (out / "index.html").read_text()
+    counts = [found["left_out"] for found in json.loads((out / "audit.json").read_text())["data_sets"]]
+    assert counts == [{"files": 4, "examples": left[:3]}, {"files": 0, "examples": []}]
+
+
 def test_a_set_that_was_asked_for_and_is_not_there_does_not_end_the_audit_of_the_others(
     annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
