@@ -58,6 +58,20 @@ def test_a_box_is_filled_and_a_corrupt_line_is_named(tmp_path: Path) -> None:
             layout.mask(archive, item, 64, 64)
 
 
+def test_yolo_takes_an_empty_file_for_sound_and_refuses_a_picture_without_one(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images/a.jpg", GREY)
+    layout, archive = LAYOUTS["yolo"], Archive(tmp_path)
+    expected = r"images/a\.jpg has no boxes; expected is images/a\.txt or labels/a\.txt; an empty one says that it holds"
+    with pytest.raises(DataError, match=expected):
+        layout.items(archive, {})
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("")
+    archive = Archive(tmp_path)
+    (item,) = layout.items(archive, {})
+    assert layout.mask is not None
+    assert not layout.mask(archive, item, 64, 64).any()
+
+
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.jpg", GREY)
     write_picture(tmp_path / "a.png", np.full((64, 64), CRACK, np.uint8))

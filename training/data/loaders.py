@@ -214,7 +214,10 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
             beside.append(PurePosixPath(*("labels" if p == "images" else p for p in path.parts)).with_suffix(".txt"))
         found = [str(place) for place in beside if str(place) in _names(archive)]
         if not found:
-            raise DataError(f"{archive.path}: {path} has no boxes; expected is one of {', '.join(map(str, beside))}")
+            expected = " or ".join(map(str, beside))
+            raise DataError(
+                f"{archive.path}: {path} has no boxes; expected is {expected}; an empty one says that it holds no crack"
+            )
         items.append(Item(str(path), None, path.stem, annotation=found[0]))
     return items
 
