@@ -61,7 +61,7 @@ def test_a_box_is_filled_and_a_corrupt_line_is_named(tmp_path: Path) -> None:
 def test_yolo_takes_an_empty_file_for_sound_and_refuses_a_picture_without_one(tmp_path: Path) -> None:
     write_picture(tmp_path / "images/a.jpg", GREY)
     layout, archive = LAYOUTS["yolo"], Archive(tmp_path)
-    expected = r"images/a\.jpg has no boxes; expected is images/a\.txt or labels/a\.txt; an empty one says that it holds"
+    expected = r"a\.jpg has no boxes; expected is images/a\.txt or labels/a\.txt; an empty one says that it holds no"
     with pytest.raises(DataError, match=expected):
         layout.items(archive, {})
     (tmp_path / "labels").mkdir()

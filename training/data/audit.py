@@ -137,7 +137,8 @@ class Report:
         )
         return (
             f"{len(self.scan.items)} photographs{broken}{dropped}, {self.different} different "
-            f"({self.exact_copies} exact copies){crossing}; {baseline}; twins {self.seconds[0]:.0f} s, all {self.seconds[1]:.0f} s"
+            f"({self.exact_copies} exact copies){crossing}; {baseline}; "
+            f"twins {self.seconds[0]:.0f} s, all {self.seconds[1]:.0f} s"
         )
 
 
