@@ -22,7 +22,7 @@ from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source, read_mask
 from training.data.splits import make_split, write_split
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.evaluation.evaluate import parse_sets, role_of
 from training.progress import no_bar
 
@@ -587,6 +587,30 @@ def test_an_external_set_added_by_configuration_is_never_trained_on(added: Path,
 def test_a_layout_that_cannot_be_is_refused_with_the_file(change: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"sources\.yaml: .*{message}"):
         configured_sources(write_facts(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["metu-ccic", "metu-full"], "metu-full and metu-ccic hold"),
+        (["uavcrack", "uav75", "crack500"], "crack500 and uavcrack hold"),
+        (["crack500", "synthetic"], r"crack500 and uavcrack \(in synthetic\) hold"),
+        (["synthetic", "metu-ccic", "metu-full"], "metu-full and metu-ccic hold"),
+    ],
+)
+def test_two_sets_with_the_same_pictures_are_never_trained_on_together(
+    names: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"^{said} the same pictures \(.*sources\.yaml: overlaps\)"):
+        load_samplers(names, tmp_path, tmp_path, tmp_path, synthetic_count=2, seed=1)
+    for alone in [["metu-full"], ["metu-full", "uav75"]]:
+        with pytest.raises(DataError, match="neither metu-full"):  # only that it is not there
+            load_samplers(alone, tmp_path, tmp_path, tmp_path, synthetic_count=2, seed=1)
+
+
+def test_the_overlap_with_an_unknown_set_is_refused_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.yaml.*bridge: overlaps brigde; allowed: bridge"):
+        configured_sources(write_facts(tmp_path, overlaps=["brigde"]))
 
 
 def test_added_sets_are_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from training.config import Strict, read_settings
 from training.data.sources import (
@@ -31,6 +31,7 @@ from training.data.sources import (
     Source,
     at_least_one,
     boxes_mask,
+    datasets_file,
     fill_box,
     is_hidden,
     is_picture,
@@ -75,6 +76,7 @@ class DatasetFacts(Strict):
     layout: str | None = Field(default=None, description="a name of LAYOUTS; null: built in, or not read")
     side_px: int = Field(default=256, ge=32, le=4096, description="side of the square it is cached in")
     labels: Labels = Field(default_factory=dict, description="folder name to crack or none, for `folders`")
+    overlaps: list[str] = Field(default=[], description="data sets with the same pictures: never trained on together")
 
 
 class SourcesSettings(Strict):
@@ -83,6 +85,14 @@ class SourcesSettings(Strict):
     root: Path = Field(description="folder of the data sets")
     lock: Path = Field(description="checksums recorded at the first download")
     datasets: list[DatasetFacts] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _overlaps_are_known(self) -> Self:
+        names = {facts.name for facts in self.datasets}
+        for facts in self.datasets:
+            if not names >= set(facts.overlaps):
+                raise ValueError(f"{facts.name}: overlaps {', '.join(facts.overlaps)}; allowed: {', '.join(names)}")
+        return self
 
 
 def configured_sources(path: Path) -> dict[str, Source]:
@@ -113,6 +123,34 @@ def configured_sources(path: Path) -> dict[str, Source]:
             layout=facts.layout,
         )
     return found
+
+
+def refuse_overlaps(parts: Mapping[str, Collection[str]]) -> None:
+    """Refuse to train on two data sets that hold the same pictures: what one tests on, the other would train on.
+
+    Args:
+        parts: what is to be trained on, and the data sets whose pictures each shows.
+
+    Raises:
+        DataError: two of them overlap, as the configuration says in `overlaps`.
+        ConfigError: the configuration is not valid.
+    """
+    path = datasets_file()
+    if len(parts) < 2 or not path.is_file():
+        return
+    holders = {name: part for part, names in parts.items() for name in names if name not in parts} | {
+        name: name for name in parts
+    }
+    for facts in read_settings(path, SourcesSettings).datasets:
+        for other in facts.overlaps:
+            if facts.name in holders and other in holders:
+                shown = [
+                    name if name == holders[name] else f"{name} (in {holders[name]})" for name in (facts.name, other)
+                ]
+                raise DataError(
+                    f"{' and '.join(shown)} hold the same pictures ({path}: overlaps): training on one would show what "
+                    "the other is tested on; name one of them"
+                )
 
 
 def _items(layout: Layout, labels: Labels, archive: Archive) -> list[Item]:
