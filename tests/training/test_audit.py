@@ -15,13 +15,15 @@ import pytest
 
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import texture, write_picture
-from training.data import audit_figures
+from training.cli import main
+from training.data import audit_figures, sources
 from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.baseline import Baseline, fit_threshold, measure_baseline
 from training.data.order import find_series, measure_order
 from training.data.scan import DarkTile, crack_widths, darkness, unharmed
 from training.data.sources import CRACK, SOURCES, Archive, Item
+from training.data.twins import Twin
 from training.progress import no_bar
 
 pytestmark = pytest.mark.training
@@ -212,8 +214,120 @@ def test_files_in_the_order_of_photographs_are_told_from_shuffled_ones() -> None
     assert abs(shuffled.neighbour_colour) < 0.2
 
 
+@pytest.mark.parametrize("start", [10**19, 10**60])
+def test_numbers_of_any_length_are_put_in_order(start: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    drift = np.cumsum(rng.normal(0, 1, (60, 4)), axis=0).astype(np.float32)
+    coarse = np.stack([texture(rng, 16)[:, :, 0] for _ in range(60)]).astype(np.float32)
+    twins = [Twin(0, 1, 0, 0.99), Twin(0, 59, 0, 0.99)]
+    options = {"farthest": 300, "random_pairs": 200, "seed": 1}
+    orders = []
+    for first in (start, 0):
+        numbers = [first + number if number < 40 else 9 * start + number for number in range(60)]
+        (series,) = find_series([Item(f"Positive/{n:070d}.jpg", label=True, group=str(n)) for n in numbers])
+        assert series.numbers == numbers
+        orders.append(measure_order(series, coarse, drift, twins, **options))
+    assert orders[0].lags.tolist() == list(range(1, 36)), "pairs on both sides of the gap are too far apart"
+    assert np.array_equal(orders[0].colour_at_lag, orders[1].colour_at_lag)
+    distance = orders[0].usual_twin_distance()
+    assert distance is not None
+    assert distance[0] == pytest.approx(8 * start, rel=0.01)
+    audit_figures.draw_order(orders, tmp_path / "order.svg")
+
+
 def test_runs_with_another_pattern_of_names_are_series_of_their_own() -> None:
     names = [f"Positive/{i:05d}.jpg" for i in range(40)] + [f"Positive/1{i:04d}_1.jpg" for i in range(40)]
     found = find_series([Item(name, label=True, group=name) for name in names])
     assert [series.pattern for series in found] == ["Positive/#", "Positive/#_#"]
     assert found[1].numbers == [10000 + i for i in range(40)]
+
+
+def audited(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> int | str | None:
+    """Run the command over small data sets; return its exit code."""
+    arguments = ["--root", root, "--splits", out / "none", "--out", out]
+    monkeypatch.setattr("sys.argv", ["crack-training", "audit", *names, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+@pytest.fixture
+def annotated(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of four sets with something missing, added by configuration, and of a built-in one that is right."""
+    root = tmp_path / "data"
+    shutil.copytree(data_root / "omu-quay", root / "omu-quay")
+    named = {"id": 1, "file_name": "gone.png", "width": 9, "height": 9}
+    (root / "finds").mkdir()
+    instances = {"images": [named], "annotations": [], "categories": [{"id": 1, "name": "crack"}]}
+    (root / "finds/instances.json").write_text(json.dumps(instances))
+    write_picture(root / "masked/train_img/a.jpg", np.zeros((9, 9, 3), np.uint8))
+    write_picture(root / "boxed/a.jpg", np.zeros((9, 9, 3), np.uint8))
+    (root / "empty").mkdir()
+    facts = {"role": "train", "licence": "CC0", "citation": "own", "file": "a.zip", "size": "-", "arrange": "-"}
+    layouts = {"finds": "coco", "masked": "deepcrack", "boxed": "yolo", "empty": "metu"}
+    entries = [facts | {"name": name, "layout": layout} for name, layout in layouts.items()]
+    file = tmp_path / "sources.yaml"
+    file.write_text(json.dumps({"root": "data", "lock": "lock.json", "datasets": entries}))
+    monkeypatch.setattr(sources, "DATASETS_FILE", file)
+    return root
+
+
+def test_a_faulty_set_is_reported_and_does_not_end_the_audit_of_the_others(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert audited(annotated, out, monkeypatch) == 2
+    printed = capsys.readouterr().out
+    content = json.loads((out / "audit.json").read_text())
+    assert [found["name"] for found in content["data_sets"]] == ["omu-quay"]
+    reasons = {failed["name"]: failed["reason"] for failed in content["not_audited"]}
+    assert "expected is one of gone.png, images/gone.png" in reasons["finds"]
+    assert reasons["finds"].count("images/gone.png") == 1
+    assert "expected is train_lab/a.png" in reasons["masked"]
+    assert "a.jpg has no boxes" in reasons["boxed"]
+    assert "no photograph is where the layout expects it" in reasons["empty"]
+    page = (out / "index.html").read_text()
+    for name, reason in reasons.items():
+        assert name in page
+        assert reason in page
+        assert f"{name}: not audited: {reason}" in printed
+    assert "4 of 5 data sets were not audited: finds: " in printed.splitlines()[-1]
+    assert "metu-ccic: left out: " in printed, "what is not there at all is no fault"
+
+
+def test_pictures_that_a_layout_does_not_take_are_counted_with_examples(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    for name in ("metu-ccic", "uav75"):
+        shutil.copytree(data_root / name, root / name)
+    picture = data_root / "metu-ccic/Negative/00000.jpg"
+    left = ["Negative/film.GIF", "Negative/photo.jfif", "positive/x.png", "unsure/u.png"]
+    for name in (*left, "__MACOSX/Positive/._a.jpg", "readme.txt"):
+        (root / "metu-ccic" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, root / "metu-ccic" / name)
+    assert audited(root, out, monkeypatch, "metu-ccic", "uav75") == 0
+    said = f"4 picture files left out ({', '.join(left[:3])}, ...)"
+    metu, uav75 = (line for line in capsys.readouterr().out.splitlines() if " photographs" in line)
+    assert said in metu
+    assert "left out" not in uav75, "masks are no photographs and in use"
+    assert said in (out / "index.html").read_text()
+    counts = [found["left_out"] for found in json.loads((out / "audit.json").read_text())["data_sets"]]
+    assert counts == [{"files": 4, "examples": left[:3]}, {"files": 0, "examples": []}]
+
+
+def test_a_set_that_was_asked_for_and_is_not_there_does_not_end_the_audit_of_the_others(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert audited(annotated, out, monkeypatch, "uav75", "omu-quay") == 2
+    content = json.loads((out / "audit.json").read_text())
+    assert [found["name"] for found in content["data_sets"]] == ["omu-quay"]
+    assert [failed["name"] for failed in content["not_audited"]] == ["uav75"]
+
+
+def test_the_page_is_written_where_every_set_is_faulty(
+    annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert audited(annotated, tmp_path / "out", monkeypatch, "empty") == 2
+    assert "no photograph is where the layout expects it" in (tmp_path / "out/index.html").read_text()

@@ -36,7 +36,9 @@ def test_split_writes_a_file_for_each_source_and_draws_the_shares(data_root: Pat
     assert shares["uav75", "mask"] == {"source": "uav75", "label": "mask", "train": 3, "val": 2, "test": 0}
     assert sum(shares["metu-ccic", "crack"][part] for part in ("train", "val", "test")) == 21
     assert "<svg" in (results / "shares.svg").read_text()
-    assert "metu-ccic" in (results / "shares.html").read_text()
+    page = (results / "shares.html").read_text()
+    assert "metu-ccic" in page
+    assert "keeps them. Without a test part: omu-quay, uav75." in page
     assert "metu-ccic: searching twins" in done.stdout
 
 

@@ -88,6 +88,28 @@ def test_of_two_processes_that_draw_the_same_pictures_the_first_one_done_is_kept
     assert [path.name for path in tmp_path.iterdir()] == [f"synthetic-{slower.sha256[:12]}"]
 
 
+def test_a_set_without_a_sound_square_ends_the_drawing_and_leaves_nothing_behind(
+    data_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    donors = load_photographs(SOURCES["uav75"], data_root, cache)
+    assert donors.masks is not None
+    covered = replace(donors, masks=np.full_like(donors.masks, JOINT))
+    for indices in ([0, 1], []):
+        with pytest.raises(DataError, match=rf"uav75: none of .* {len(indices)} training photographs is sound"):
+            draw_synthetic([(covered, indices)], [(donors, [0])], tmp_path, 2, 1)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_that_shows_nothing_of_what_its_recipe_asks_for_is_named_before_training(
+    data_root: Path, splits: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_root / "omu-quay", tmp_path / "omu-quay")
+    for boxes in tmp_path.glob("omu-quay/*/*.txt"):
+        boxes.write_text("")
+    with pytest.raises(DataError, match="omu-quay: none of 3 training photographs is annotated as crack"):
+        load_samplers(["omu-quay"], tmp_path, tmp_path / "cache", splits, synthetic_count=2, seed=1)
+
+
 def test_small_photographs_are_mirrored_and_large_ones_shrunk() -> None:
     small = fit_square(np.arange(6, dtype=np.uint8).reshape(2, 3), 4, cv2.INTER_NEAREST)
     assert small.shape == (4, 4)

@@ -22,7 +22,7 @@ from training.data.loaders import LAYOUTS, configured_sources
 from training.data.mixture import load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, get_source, read_mask
 from training.data.splits import make_split, write_split
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.evaluation.evaluate import parse_sets, role_of
 from training.progress import no_bar
 
@@ -56,6 +56,20 @@ def test_a_box_is_filled_and_a_corrupt_line_is_named(tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{junk}\n")
         with pytest.raises(DataError, match=rf"a\.txt, line 2: '{junk}'"):
             layout.mask(archive, item, 64, 64)
+
+
+def test_yolo_takes_an_empty_file_for_sound_and_refuses_a_picture_without_one(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images/a.jpg", GREY)
+    layout, archive = LAYOUTS["yolo"], Archive(tmp_path)
+    expected = r"a\.jpg has no boxes; expected is images/a\.txt or labels/a\.txt; an empty one says that it holds no"
+    with pytest.raises(DataError, match=expected):
+        layout.items(archive, {})
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("")
+    archive = Archive(tmp_path)
+    (item,) = layout.items(archive, {})
+    assert layout.mask is not None
+    assert not layout.mask(archive, item, 64, 64).any()
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -202,6 +216,18 @@ def test_a_zip_that_python_cannot_unpack_ends_in_advice(
     settings = AuditSettings(data=Places(root=tmp_path, splits=tmp_path), out=tmp_path)
     with pytest.raises(DataError, match=rf"none of 1 photographs can be read \(first: .*{expected}"):
         audit(SOURCES["metu-ccic"], archive, settings, no_bar)
+
+
+@pytest.mark.parametrize("place", ["list", "header"])
+def test_a_zip_with_a_name_that_is_no_utf8_is_named(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "metu-ccic.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("Positive/ä.jpg", b"content")
+    content, name = path.read_bytes(), "ä".encode()
+    at = content.index(name) if place == "header" else content.rindex(name)
+    path.write_bytes(content[:at] + b"\xff\xff" + content[at + 2 :])
+    with pytest.raises(DataError, match=r"metu-ccic\.zip: .*cannot be .*utf-8"):
+        Archive.find(tmp_path, "metu-ccic").read("Positive/ä.jpg")
 
 
 def test_every_number_of_metu_is_listed_with_its_class(tmp_path: Path) -> None:
@@ -372,7 +398,7 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
     archive = coco(tmp_path, [])
     (alone,) = LAYOUTS["coco"].items(archive, {})
     assert alone.group == "a.jpg"
-    (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\nb.jpg,flight/other\n')
+    (tmp_path / "groups.csv").write_text('file_name,group\na.jpg,"flight/0,1"\n')
     (grouped,) = LAYOUTS["coco"].items(Archive(tmp_path), {})
     assert grouped.group == "flight/0,1"
     (tmp_path / "groups.csv").write_text("file_name,group\r\na.jpg,pier\r\n", encoding="utf-8-sig")  # as of Excel
@@ -382,6 +408,38 @@ def test_a_table_of_groups_beside_coco_says_what_belongs_together(tmp_path: Path
         (tmp_path / "groups.csv").write_text(wrong)
         with pytest.raises(DataError, match=r"groups\.csv: expected is a table with the columns file_name and group"):
             LAYOUTS["coco"].items(Archive(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["images/a.jpg,g1"], r"groups\.csv names images/a\.jpg, which no instances file beside it names so"),
+        (["a.jpg,g1", *(f"b{n}.jpg,g1" for n in range(5))], r"names b0\.jpg, b1\.jpg, b2\.jpg and 2 more, which no"),
+        ([], r"groups\.csv has no row for a\.jpg; give each picture its group"),
+        (["a.jpg,g1", "a.jpg,g2"], r"groups\.csv puts a\.jpg into two groups"),
+    ],
+)
+def test_a_table_of_groups_that_does_not_fit_the_pictures_is_refused(
+    rows: list[str], message: str, tmp_path: Path
+) -> None:
+    archive = coco(tmp_path, [])
+    (tmp_path / "groups.csv").write_text("\n".join(["file_name,group", *rows, ""]))
+    with pytest.raises(DataError, match=message):
+        LAYOUTS["coco"].items(archive, {})
+
+
+def test_a_table_of_groups_is_of_all_files_beside_it_and_may_have_rows_of_pictures_that_none_lists(
+    tmp_path: Path,
+) -> None:
+    archive = coco(tmp_path, [])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["images"][0]["file_name"] = "b.jpg"
+    (tmp_path / "second.json").write_text(json.dumps(content))
+    for name in "bc":
+        write_picture(tmp_path / f"images/{name}.jpg", GREY)
+    (tmp_path / "groups.csv").write_text("file_name,group\na.jpg,pier\nb.jpg,pier\nc.jpg,deck\n")
+    items = LAYOUTS["coco"].items(archive, {})
+    assert {item.path: item.group for item in items} == {"images/a.jpg": "pier", "images/b.jpg": "pier"}
 
 
 def test_uav75_is_read_as_its_repository_has_it(tmp_path: Path) -> None:
@@ -529,6 +587,30 @@ def test_an_external_set_added_by_configuration_is_never_trained_on(added: Path,
 def test_a_layout_that_cannot_be_is_refused_with_the_file(change: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"sources\.yaml: .*{message}"):
         configured_sources(write_facts(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["metu-ccic", "metu-full"], "metu-full and metu-ccic hold"),
+        (["uavcrack", "uav75", "crack500"], "crack500 and uavcrack hold"),
+        (["crack500", "synthetic"], r"crack500 and uavcrack \(in synthetic\) hold"),
+        (["synthetic", "metu-ccic", "metu-full"], "metu-full and metu-ccic hold"),
+    ],
+)
+def test_two_sets_with_the_same_pictures_are_never_trained_on_together(
+    names: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"^{said} the same pictures \(.*sources\.yaml: overlaps\)"):
+        load_samplers(names, tmp_path, tmp_path, tmp_path, synthetic_count=2, seed=1)
+    for alone in [["metu-full"], ["metu-full", "uav75"]]:
+        with pytest.raises(DataError, match="neither metu-full"):  # only that it is not there
+            load_samplers(alone, tmp_path, tmp_path, tmp_path, synthetic_count=2, seed=1)
+
+
+def test_the_overlap_with_an_unknown_set_is_refused_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.yaml.*bridge: overlaps brigde; allowed: bridge"):
+        configured_sources(write_facts(tmp_path, overlaps=["brigde"]))
 
 
 def test_added_sets_are_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

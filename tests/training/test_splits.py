@@ -20,6 +20,7 @@ from training.data.split_command import Places, SplitSettings, draw_published
 from training.data.splits import SplitRow, in_order, make_published_split, make_split, read_split, write_split
 from training.data.twins import connected, find_twins
 from training.errors import DataError
+from training.journal.texts import text_of
 
 pytestmark = pytest.mark.training
 
@@ -48,6 +49,12 @@ def test_committed_metu_is_70_15_15_in_each_class() -> None:
         of_class = [row.split for row in rows if row.label == label]
         shares = [of_class.count(split) / len(of_class) for split in ("train", "val", "test")]
         assert shares == pytest.approx([0.70, 0.15, 0.15], abs=0.005)
+
+
+def test_two_of_the_committed_splits_have_no_test_part_as_the_journal_says() -> None:
+    without = [name for name in TRAINED_ON if "test" not in {row.split for row in read_split(name, COMMITTED)}]
+    assert without == ["uav75", "omu-quay"]
+    assert "two of them have no test part" in text_of("Split")[0]
 
 
 @pytest.mark.shared
@@ -353,7 +360,10 @@ def test_a_run_can_be_pointed_at_the_published_split(data_root: Path, splits: Pa
     assert set(content) == {"by group", "as published"}
     assert all(leak["with_a_twin_in_training"] == 0 for leak in content["by group"])
     assert (results / "leakage.svg").is_file()
-    assert "as published: a twin" in (results / "index.html").read_text()
+    page = (results / "index.html").read_text()
+    assert "as published: a twin" in page
+    assert "By group: A set whose parts are fixed" in page
+    assert "Without a test part: omu-quay, uav75." in page
 
 
 def test_the_published_split_never_overwrites_the_split_by_group(data_root: Path, splits: Path) -> None:

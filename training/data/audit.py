@@ -25,7 +25,7 @@ from training.data.audit_figures import (
 from training.data.baseline import Baseline, measure_baseline
 from training.data.order import Order, find_series, measure_order
 from training.data.scan import Scan, scan
-from training.data.sources import Archive, Source
+from training.data.sources import Archive, Source, left_out
 from training.data.splits import joined_groups, read_split
 from training.data.twins import SYMMETRIES, Twin, coarse_thumbnails, connected, find_twins, with_exact_copies
 from training.errors import DataError
@@ -40,6 +40,7 @@ CLASSES: Final = {True: "crack", False: "no crack", None: "by mask"}
 TWIN_COLUMNS: Final = ("group", "path", "class", "sha256", "relation", "relative_to", "crosses_classes")
 MOST_SIZES: Final = 8
 MOST_BROKEN: Final = 50
+MOST_LEFT_OUT: Final = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A data set that could not be looked over, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that was found out about one data set.
 
@@ -60,6 +69,7 @@ class Report:
         source: what was known before.
         sha256: of its archive.
         scan: what its files hold.
+        left_out: picture files that its layout does not take.
         twins: pairs of readable photographs that show the same, byte-identical ones included.
         members: files of twin groups, group after group.
         crossing: numbers of the twin groups that hold several classes.
@@ -73,6 +83,7 @@ class Report:
     sha256: str
     archive: Archive
     scan: Scan
+    left_out: list[str]
     twins: list[Twin]
     members: list[Member]
     crossing: list[int]
@@ -107,9 +118,17 @@ class Report:
                 found[name] = (sum(index in group_of for index in indices), len(indices), different)
         return found
 
+    def left_out_in_words(self) -> str:
+        """Say how many picture files were left out, with examples."""
+        examples = ", ".join(self.left_out[:MOST_LEFT_OUT])
+        more = ", ..." if len(self.left_out) > MOST_LEFT_OUT else ""
+        files = "picture file" if len(self.left_out) == 1 else "picture files"
+        return f"{len(self.left_out)} {files} left out ({examples}{more})"
+
     def in_a_line(self) -> str:
         """Say the most important on one line."""
         broken = f", {len(self.scan.broken)} broken" if self.scan.broken else ""
+        dropped = f", {self.left_out_in_words()}" if self.left_out else ""
         crossing = f", {len(self.crossing)} twin groups cross the classes" if self.crossing else ""
         baseline = (
             f"darkness alone: AUROC {self.baseline.auroc:.3f}, accuracy {100 * self.baseline.accuracy.value:.1f} %"
@@ -117,8 +136,9 @@ class Report:
             else f"darkness alone {self.baseline}"
         )
         return (
-            f"{len(self.scan.items)} photographs{broken}, {self.different} different ({self.exact_copies} exact copies)"
-            f"{crossing}; {baseline}; twins {self.seconds[0]:.0f} s, all {self.seconds[1]:.0f} s"
+            f"{len(self.scan.items)} photographs{broken}{dropped}, {self.different} different "
+            f"({self.exact_copies} exact copies){crossing}; {baseline}; "
+            f"twins {self.seconds[0]:.0f} s, all {self.seconds[1]:.0f} s"
         )
 
 
@@ -174,6 +194,7 @@ def audit(source: Source, archive: Archive, settings: AuditSettings, step: Step)
         sha256=archive.sha256(),
         archive=archive,
         scan=scanned,
+        left_out=left_out(archive, items),
         twins=twins,
         members=members,
         crossing=crossing,
@@ -249,15 +270,33 @@ def _relation(twin: Twin, index: int) -> str:
     return SYMMETRIES[twin.symmetry if twin.second == index else back]
 
 
-def write_audit(reports: Sequence[Report], folder: Path) -> Path:
-    """Write `audit.json`, `twins-NAME.csv`, the figures and the page; return the page's path."""
+def write_audit(reports: Sequence[Report], folder: Path, failures: Sequence[Failure] = ()) -> Path:
+    """Write `audit.json`, `twins-NAME.csv`, the figures and the page; return the page's path.
+
+    `failures` are the data sets that could not be looked over: the page begins with them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"data_sets": [as_dict(report) for report in reports]}
+    content: dict[str, Any] = {"data_sets": [as_dict(report) for report in reports]}
+    if failures:
+        content["not_audited"] = [{"name": failure.name, "reason": failure.reason} for failure in failures]
     (folder / "audit.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for report in reports:
         _write_twins(report, folder / f"twins-{report.source.name}.csv")
+    sections = [_failed(failures)] if failures else []
+    if reports:
+        sections += [_all_sets(reports, folder), *(_section(report, folder) for report in reports)]
+    summary = "Counts, broken files, twins, what file names betray, and how far one threshold on darkness gets."
+    return write_page(folder / "index.html", "Audit of the data sets", summary, sections)
+
+
+def _failed(failures: Sequence[Failure]) -> Section:
+    table = Table(["data set", "why"], [[failure.name, failure.reason] for failure in failures])
+    return Section("Not audited", ["These data sets are there or were asked for, and could not be read."], [table])
+
+
+def _all_sets(reports: Sequence[Report], folder: Path) -> Section:
     balance = draw_balance([_balance(report) for report in reports], folder / "class-balance.svg")
-    overview = Section(
+    return Section(
         "All data sets",
         tables=[_overview(reports), _baselines(reports)],
         pictures=[
@@ -266,9 +305,6 @@ def write_audit(reports: Sequence[Report], folder: Path) -> Path:
             )
         ],
     )
-    summary = "Counts, broken files, twins, what file names betray, and how far one threshold on darkness gets."
-    sections = [overview, *(_section(report, folder) for report in reports)]
-    return write_page(folder / "index.html", "Audit of the data sets", summary, sections)
 
 
 def _write_twins(report: Report, path: Path) -> None:
@@ -302,6 +338,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "role": report.source.role,
         "photographs": len(report.scan.items),
         "broken": [{"path": file.path, "reason": file.reason} for file in report.scan.broken],
+        "left_out": {"files": len(report.left_out), "examples": report.left_out[:MOST_LEFT_OUT]},
         "sizes": {f"{w}x{h}": count for (w, h), count in Counter(report.scan.sizes).most_common()},
         "classes": dict(Counter(CLASSES[item.label] for item in report.scan.items)),
         "tiles": {"crack": cracked, "no crack": sound, "unsure": unsure},
@@ -353,6 +390,7 @@ def _overview(reports: Sequence[Report]) -> Table:
                 str(len(report.scan.items)),
                 ", ".join(f"{name} {count}" for name, count in classes.items()),
                 str(len(report.scan.broken)),
+                str(len(report.left_out)),
                 str(report.different),
                 str(report.exact_copies),
                 str(len(report.crossing)),
@@ -364,12 +402,16 @@ def _overview(reports: Sequence[Report]) -> Table:
         "readable",
         "classes",
         "broken",
+        "left out",
         "different",
         "exact copies",
         "groups across classes",
         "role",
     ]
-    note = "Different: pictures that are left if copies, re-encodings, mirrored and turned ones count once."
+    note = (
+        "Different: pictures that are left if copies, re-encodings, mirrored and turned ones count once. Left out: "
+        "picture files that the layout of the set does not take, by their folder, name or kind."
+    )
     return Table(headings, rows, note)
 
 
@@ -446,7 +488,10 @@ def _section(report: Report, folder: Path) -> Section:
         tables.append(_order_table(report.orders))
         drawn = draw_order(report.orders, folder / f"order-{name}.svg")
         pictures.append(Picture(drawn, "What file names tell: likeness by distance in number; distances of twins"))
-    return Section(name, [f"{report.source.citation}. Licence: {report.source.licence}."], tables, pictures)
+    paragraphs = [f"{report.source.citation}. Licence: {report.source.licence}."]
+    if report.left_out:
+        paragraphs.append(f"The layout of this set does not take everything: {report.left_out_in_words()}.")
+    return Section(name, paragraphs, tables, pictures)
 
 
 def _none_crosses(report: Report) -> str:

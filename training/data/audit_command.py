@@ -49,9 +49,12 @@ def audit_command(
     splits: Annotated[Path | None, typer.Option(help="Folder of the committed splits.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
 ) -> None:
-    """Count, look for broken files and twins, measure order and the trivial baseline, and draw it all on one page."""
+    """Count, look for broken files and twins, measure order and the trivial baseline, and draw it all on one page.
+
+    A data set that cannot be looked over does not end it: the others are, the page says why, and the code is 2.
+    """
     from training.config import read_settings
-    from training.data.audit import audit, write_audit
+    from training.data.audit import Failure, audit, write_audit
     from training.data.sources import SOURCES, Archive, added_sources, get_source
     from training.errors import DataError
 
@@ -62,19 +65,28 @@ def audit_command(
     settings.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work
     wanted = names or settings.sets
     known = list(SOURCES | added_sources())
-    reports = []
-    for name in wanted or known:
-        source = get_source(name, for_training=False)
+    reports, failures = [], []
+    for source in [get_source(name, for_training=False) for name in wanted or known]:
+        name = source.name
         try:
-            archive = Archive.find(places.root, name)
-        except DataError as error:
-            if wanted:
-                raise
-            console.print(f"{name}: left out: {error}", soft_wrap=True)
+            report = audit(source, Archive.find(places.root, name), settings, progress_bar)
+        except (DataError, OSError) as error:
+            if not wanted and not is_there(places.root, name):
+                console.print(f"{name}: left out: {error}", soft_wrap=True, markup=False)
+                continue
+            failures.append(Failure(name, str(error)))
+            console.print(f"{name}: not audited: {error}", soft_wrap=True, markup=False)
             continue
-        report = audit(source, archive, settings, progress_bar)
-        console.print(f"{name}: {report.in_a_line()}", soft_wrap=True)
+        console.print(f"{name}: {report.in_a_line()}", soft_wrap=True, markup=False)
         reports.append(report)
-    if not reports:
+    if not reports and not failures:
         raise DataError(f"{places.root}: holds none of the data sets {', '.join(known)}")
-    console.print(str(write_audit(reports, settings.out)), soft_wrap=True)
+    console.print(str(write_audit(reports, settings.out, failures)), soft_wrap=True)
+    if failures:
+        reasons = "; ".join(f"{failure.name}: {failure.reason}" for failure in failures)
+        raise DataError(f"{len(failures)} of {len(failures) + len(reports)} data sets were not audited: {reasons}")
+
+
+def is_there(root: Path, name: str) -> bool:
+    """Whether something lies where a data set is read from, an archive or a folder; it may be damaged."""
+    return any((root / place).exists() for place in (f"{name}.zip", name))

@@ -143,7 +143,7 @@ def draw_order(orders: Sequence[Order], path: Path) -> Path:
                 right.hist(
                     order.twin_distances,
                     bins=100,
-                    range=(0, max(10, int(order.twin_distances.max()))),
+                    range=(0, max(10.0, float(order.twin_distances.max()))),
                     color=COLOURS[2],
                 )
             else:

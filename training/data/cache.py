@@ -35,6 +35,9 @@ LAYOUT: Final = 2
 MASKS: Final = "kept"
 """How masks are read and shrunk: as `shrink_mask` says. Changed whenever that changes."""
 
+MOST_TEXTURE_TRIES: Final = 10_000
+"""After so many squares that are not sound a data set counts as one that has none."""
+
 SYNTHETIC_VERSION: Final = 9
 """Raised whenever the way of drawing changes."""
 
@@ -176,6 +179,9 @@ def draw_synthetic(
         cache: folder of the cache.
         count: number of pictures.
         seed: decides all of them.
+
+    Raises:
+        DataError: a data set of `donors` has no masks, or one of `textures` no sound square.
     """
     sources = "+".join(photographs.sha256[:12] for photographs, _ in [*textures, *donors])
     name = f"synthetic-{SYNTHETIC_VERSION}-{seed}-{count}-{sources}"
@@ -188,12 +194,17 @@ def draw_synthetic(
         shape = (count, SYNTHETIC_PX, SYNTHETIC_PX)
         images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
         masks = np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
-        cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
-        for index in range(count):
-            rng = np.random.default_rng((seed, index))
-            photographs, indices = textures[int(rng.integers(len(textures)))]
-            drawn = draw(_texture(photographs, indices, rng), rng, cracked=index % 2 == 1, cracks=cracks, joints=joints)
-            images[index], masks[index] = drawn.image, drawn.mask
+        try:
+            cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
+            for index in range(count):
+                rng = np.random.default_rng((seed, index))
+                photographs, indices = textures[int(rng.integers(len(textures)))]
+                texture = _texture(photographs, indices, rng)
+                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints)
+                images[index], masks[index] = drawn.image, drawn.mask
+        except DataError:
+            shutil.rmtree(partial)
+            raise
         images.flush()
         masks.flush()
         _put_in_place(partial, folder)
@@ -220,8 +231,12 @@ def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> li
 
 
 def _texture(photographs: Photographs, indices: list[int], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Cut a sound square (no crack, no joint) and enlarge or shrink it to the size of the drawn pictures."""
-    while True:
+    """Cut a sound square (no crack, no joint) and enlarge or shrink it to the size of the drawn pictures.
+
+    Raises:
+        DataError: there is none.
+    """
+    for _ in range(MOST_TEXTURE_TRIES if indices else 0):
         index = indices[int(rng.integers(len(indices)))]
         if photographs.items[index].label:
             continue
@@ -233,6 +248,10 @@ def _texture(photographs: Photographs, indices: list[int], rng: np.random.Genera
             return np.asarray(
                 cv2.resize(square, (SYNTHETIC_PX, SYNTHETIC_PX), interpolation=cv2.INTER_LINEAR), np.uint8
             )
+    raise DataError(
+        f"{photographs.name}: none of {MOST_TEXTURE_TRIES} squares of {len(indices)} training photographs is sound; "
+        "synthetic pictures are drawn on such squares"
+    )
 
 
 def fit_square(image: NDArray[np.uint8], side: int, interpolation: int | None = None) -> NDArray[np.uint8]:

@@ -17,6 +17,10 @@ LESSON: Final = (
     "A twin is a copy, re-encoded, mirrored or turned by a quarter turn. A model that has learnt a training picture by "
     "heart knows its twin as well, so figures measured on such test files are too good."
 )
+FIXED: Final = (
+    "A set whose parts are fixed, by its publisher or, where it is too small to be drawn from, by site, keeps them."
+)
+"""The exception to the shares of a split by group."""
 LABELS: Final = {"crack": "crack", "none": "no crack", "mask": "labelled by mask"}
 """Labels of a split's rows, as a reader is told them."""
 
@@ -143,8 +147,13 @@ def draw(comparison: Comparison, path: Path) -> Path:
     return path
 
 
+def without_test(names: Sequence[str]) -> str:
+    """Say in a sentence, with a space before it, which data sets have no test part; nothing if all have one."""
+    return f" Without a test part: {', '.join(names)}." if names else ""
+
+
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Write the page with table and figure; return its path."""
+    """Write the page with table and figure; return its path. The split by group is the first of the two."""
     picture = draw(comparison, folder / "leakage.svg")
     section = Section(
         "What the test files share with training",
@@ -152,5 +161,9 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
         [table(comparison)],
         [Picture(picture, "Share of the test files that are related to a training file, under both ways of splitting")],
     )
-    summary = "70/15/15 by photograph and twin group, against a random draw file by file as it is usually published."
+    ways = "70/15/15 by photograph and twin group, against a random draw file by file as it is usually published."
+    grouped = next(iter(comparison.values()), ())
+    tested = {leak.source for leak in grouped if leak.split == "test"}
+    untested = sorted({leak.source for leak in grouped} - tested)
+    summary = f"{ways} By group: {FIXED}{without_test(untested)}"
     return write_page(folder / "index.html", "Two ways of splitting", summary, [section])

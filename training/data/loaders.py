@@ -10,17 +10,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from training.config import Strict, read_settings
 from training.data.sources import (
@@ -31,6 +31,7 @@ from training.data.sources import (
     Source,
     at_least_one,
     boxes_mask,
+    datasets_file,
     fill_box,
     is_hidden,
     is_picture,
@@ -75,6 +76,7 @@ class DatasetFacts(Strict):
     layout: str | None = Field(default=None, description="a name of LAYOUTS; null: built in, or not read")
     side_px: int = Field(default=256, ge=32, le=4096, description="side of the square it is cached in")
     labels: Labels = Field(default_factory=dict, description="folder name to crack or none, for `folders`")
+    overlaps: list[str] = Field(default=[], description="data sets with the same pictures: never trained on together")
 
 
 class SourcesSettings(Strict):
@@ -83,6 +85,14 @@ class SourcesSettings(Strict):
     root: Path = Field(description="folder of the data sets")
     lock: Path = Field(description="checksums recorded at the first download")
     datasets: list[DatasetFacts] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _overlaps_are_known(self) -> Self:
+        names = {facts.name for facts in self.datasets}
+        for facts in self.datasets:
+            if not names >= set(facts.overlaps):
+                raise ValueError(f"{facts.name}: overlaps {', '.join(facts.overlaps)}; allowed: {', '.join(names)}")
+        return self
 
 
 def configured_sources(path: Path) -> dict[str, Source]:
@@ -113,6 +123,34 @@ def configured_sources(path: Path) -> dict[str, Source]:
             layout=facts.layout,
         )
     return found
+
+
+def refuse_overlaps(parts: Mapping[str, Collection[str]]) -> None:
+    """Refuse to train on two data sets that hold the same pictures: what one tests on, the other would train on.
+
+    Args:
+        parts: what is to be trained on, and the data sets whose pictures each shows.
+
+    Raises:
+        DataError: two of them overlap, as the configuration says in `overlaps`.
+        ConfigError: the configuration is not valid.
+    """
+    path = datasets_file()
+    if len(parts) < 2 or not path.is_file():
+        return
+    holders = {name: part for part, names in parts.items() for name in names if name not in parts} | {
+        name: name for name in parts
+    }
+    for facts in read_settings(path, SourcesSettings).datasets:
+        for other in facts.overlaps:
+            if facts.name in holders and other in holders:
+                shown = [
+                    name if name == holders[name] else f"{name} (in {holders[name]})" for name in (facts.name, other)
+                ]
+                raise DataError(
+                    f"{' and '.join(shown)} hold the same pictures ({path}: overlaps): training on one would show what "
+                    "the other is tested on; name one of them"
+                )
 
 
 def _items(layout: Layout, labels: Labels, archive: Archive) -> list[Item]:
@@ -214,34 +252,87 @@ def _yolo(archive: Archive, _labels: Labels) -> list[Item]:
             beside.append(PurePosixPath(*("labels" if p == "images" else p for p in path.parts)).with_suffix(".txt"))
         found = [str(place) for place in beside if str(place) in _names(archive)]
         if not found:
-            raise DataError(f"{archive.path}: {path} has no boxes; expected is one of {', '.join(map(str, beside))}")
+            expected = " or ".join(map(str, beside))
+            raise DataError(
+                f"{archive.path}: {path} has no boxes; expected is {expected}; an empty one says that it holds no crack"
+            )
         items.append(Item(str(path), None, path.stem, annotation=found[0]))
     return items
 
 
 COCO_LISTS: Final = ("images", "annotations", "categories")
 FARTHEST_CORNER_PX: Final = 1 << 20
+MOST_NAMED: Final = 3
+"""Names that a message lists."""
 
 
 def _coco(archive: Archive, _labels: Labels) -> list[Item]:
     """Read every instances JSON; other JSON files are passed over."""
     items = []
     named_in: dict[str, str] = {}
+    listed: dict[PurePosixPath, dict[str, str]] = {}  # by folder: what the files there call each picture, and its path
     for file in (name for name in archive.names() if name.endswith(".json") and not is_hidden(name)):
-        groups = _coco_groups(archive, file)
+        folder = PurePosixPath(file).parent
         for path, (name, *_) in _coco_index(archive, file).items():
             if path in named_in:
                 raise DataError(f"{archive.path}: {named_in[path]} and {file} both name {path}; keep one of them")
             named_in[path] = file
-            items.append(Item(path, None, groups.get(name, name), annotation=file))
-    return items
+            listed.setdefault(folder, {})[name] = path
+            items.append(Item(path, None, name, annotation=file))
+    groups = {
+        path: group
+        for folder, path_of in listed.items()
+        for path, group in _coco_groups(archive, folder, path_of).items()
+    }
+    return [replace(item, group=groups.get(item.path, item.group)) for item in items]
 
 
-def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
-    """Read which pictures belong together from the `groups.csv` beside an instances file; none without it."""
-    path = str(PurePosixPath(file).parent / "groups.csv")
+def _coco_places(folder: PurePosixPath, name: str) -> list[str]:
+    """Say where a picture may lie that an instances file in `folder` names."""
+    tried = (folder / name, folder / "images" / name, PurePosixPath("images") / name)
+    return list(dict.fromkeys(map(str, tried)))  # beside a file at the top, two of them are the same
+
+
+def _coco_groups(archive: Archive, folder: PurePosixPath, path_of: dict[str, str]) -> dict[str, str]:
+    """Read which pictures belong together from the `groups.csv` beside instances files; none without it.
+
+    Args:
+        archive: the data set.
+        folder: where the instances files lie.
+        path_of: what they call each picture, and its path.
+
+    Returns:
+        The group of every picture, by its path.
+
+    Raises:
+        DataError: the table is none, or it and the instances files do not name the same pictures. A row of a picture
+            that lies there and is in no instances file may stay: a reviewed file may hold fewer.
+    """
+    path = str(folder / "groups.csv")
     if path not in _names(archive):
         return {}
+    group_of = _groups_table(archive, path)
+    paths = set(path_of.values())
+    unknown = [name for name in group_of if name not in path_of and not _lies_unlisted(archive, folder, name, paths)]
+    if unknown:
+        raise DataError(f"{archive.path}: {path} names {_some(unknown)}, which no instances file beside it names so")
+    lacking = [name for name in path_of if name not in group_of]
+    if lacking:
+        raise DataError(f"{archive.path}: {path} has no row for {_some(lacking)}; give each picture its group")
+    return {path_of[name]: group for name, group in group_of.items() if name in path_of}
+
+
+def _lies_unlisted(archive: Archive, folder: PurePosixPath, name: str, listed: set[str]) -> bool:
+    return any(place in _names(archive) and place not in listed for place in _coco_places(folder, name))
+
+
+def _some(names: list[str]) -> str:
+    """Name the first three."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _groups_table(archive: Archive, path: str) -> dict[str, str]:
     expected = f"{archive.path}: {path}: expected is a table with the columns file_name and group"
     try:
         rows = list(csv.DictReader(io.StringIO(archive.read(path).decode("utf-8-sig")), strict=True))
@@ -250,7 +341,11 @@ def _coco_groups(archive: Archive, file: str) -> dict[str, str]:
     for number, row in enumerate(rows, start=2):
         if not row.get("file_name") or not row.get("group"):
             raise DataError(f"{expected}; row {number} lacks one of them")
-    return {row["file_name"]: row["group"] for row in rows}
+    groups: dict[str, str] = {}
+    for row in rows:
+        if groups.setdefault(row["file_name"], row["group"]) != row["group"]:
+            raise DataError(f"{archive.path}: {path} puts {row['file_name']} into two groups")
+    return groups
 
 
 def _coco_content(archive: Archive, file: str) -> dict[str, Any] | None:
@@ -292,7 +387,7 @@ def _coco_index(archive: Archive, file: str) -> dict[str, tuple[str, tuple[int, 
     there, base = _names(archive), PurePosixPath(file).parent
     result: dict[str, tuple[str, tuple[int, int], list[dict[str, Any]]]] = {}
     for name, size, found in listed:
-        places = [str(place) for place in (base / name, base / "images" / name, PurePosixPath("images") / name)]
+        places = _coco_places(base, name)
         place = next((place for place in places if place in there), None)
         if place is None:
             raise DataError(f"{archive.path}: {file} names {name}; expected is one of {', '.join(places)}")

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from training.data.augment import Appearance, Image, Preset, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, load_photographs
+from training.data.loaders import refuse_overlaps
 from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
@@ -32,6 +33,10 @@ Kind = Literal["crack", "joint", "plain"]
 TRIES: Final = 24
 MOST_TRIES: Final = 40 * TRIES
 SYNTHETIC: Final = "synthetic"
+TEXTURES: Final = ("metu-ccic", "uav75")
+"""Data sets whose sound squares synthetic pictures are drawn on."""
+DONORS: Final = ("uav75", "uavcrack")
+"""Data sets whose cracks and joints are put there."""
 UNKNOWN_CELLS: Final = 127
 """Value in a batch's `cracks` where nobody knows whether there is a crack."""
 
@@ -175,9 +180,21 @@ class SourceSampler:
         wanted = ", ".join(self.recipe.kinds)
         return DataError(f"{self.name}: {MOST_TRIES} tries at {wanted} gave no tile of {px} px that shows one")
 
+    def kinds(self) -> list[Kind]:
+        """List what of its recipe the photographs show.
+
+        Raises:
+            DataError: nothing.
+        """
+        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        if not kinds:
+            wanted = ", ".join(self.recipe.kinds)
+            raise DataError(f"{self.name}: none of {len(self.indices)} training photographs is annotated as {wanted}")
+        return kinds
+
     def _kind(self, rng: Generator) -> Kind:
         """Draw what the tile is to show."""
-        kinds = [kind for kind in self.recipe.kinds if self._holders[kind]]
+        kinds = self.kinds()
         shares = np.array([self.recipe.kinds[kind] for kind in kinds])
         return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
 
@@ -321,8 +338,11 @@ def load_samplers(
     """Open the training part of each source.
 
     Raises:
-        DataError: an external test set is named, or a data set or its split is missing.
+        DataError: an external test set is named, a data set or its split is missing, one shows nothing that its
+            recipe asks for, or two hold the same pictures.
+        ConfigError: the file that tells of such pairs is not valid.
     """
+    refuse_overlaps({name: {*TEXTURES, *DONORS} if name == SYNTHETIC else {name} for name in names})
     samplers = {}
     opened: dict[str, tuple[Photographs, list[int]]] = {}
 
@@ -334,10 +354,11 @@ def load_samplers(
 
     for name in names:
         if name == SYNTHETIC:
-            textures = opened_source("metu-ccic"), opened_source("uav75")
-            donors = opened_source("uav75"), opened_source("uavcrack")
+            textures = [opened_source(of) for of in TEXTURES]
+            donors = [opened_source(of) for of in DONORS]
             photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))
+        samplers[name].kinds()  # what cannot be drawn from is better known before the first step
     return samplers

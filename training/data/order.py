@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Order:
         lags: distances in number that enough pairs have.
         thumbnail_at_lag: mean correlation of thumbnails at each.
         colour_at_lag: of colour and contrast: an autocorrelation, 0 without order.
-        twin_distances: distance in number of each pair of twins.
+        twin_distances: distance in number of each pair of twins; floating, for numbers may have any number of digits.
     """
 
     series: Series
@@ -64,7 +65,7 @@ class Order:
     lags: NDArray[np.int64] = field(repr=False)
     thumbnail_at_lag: NDArray[np.float64] = field(repr=False)
     colour_at_lag: NDArray[np.float64] = field(repr=False)
-    twin_distances: NDArray[np.int64] = field(repr=False)
+    twin_distances: NDArray[np.float64] = field(repr=False)
 
     def usual_twin_distance(self) -> tuple[int, float] | None:
         """Return the middle of the bin that most distant twins fall into, and their share of it; None without twins.
@@ -73,11 +74,11 @@ class Order:
         """
         if not len(self.twin_distances):
             return None
-        width = max(2, round(max(self.series.numbers) * LAG_BIN_SHARE))
+        width = max(2, round(max(self.series.numbers) * LAG_BIN_SHARE))  # exact only up to 2^53, which is near enough
         distant = self.twin_distances[self.twin_distances >= width]
         if not len(distant):
             return None
-        counts = np.bincount(distant // width)
+        counts = np.bincount((distant // float(width)).astype(np.int64))
         fullest = int(counts.argmax())
         return fullest * width + width // 2, float(counts[fullest] / len(distant))
 
@@ -93,11 +94,11 @@ def find_series(items: Sequence[Item]) -> list[Series]:
     for (pattern, _), indices in sorted(found.items()):
         if len(indices) < MIN_FILES:
             continue
-        numbers = np.array([[int(n) for n in re.findall("[0-9]+", PurePosixPath(items[i].path).stem)] for i in indices])
-        column = numbers[:, int(np.argmax([len(np.unique(values)) for values in numbers.T]))]
-        order = np.argsort(column, kind="stable")
+        numbers = [[int(n) for n in re.findall("[0-9]+", PurePosixPath(items[i].path).stem)] for i in indices]
+        column = max(zip(*numbers, strict=True), key=lambda values: len(set(values)))
+        order = sorted(range(len(indices)), key=column.__getitem__)
         in_order = [indices[place] for place in order]
-        series.append(Series(pattern, items[indices[0]].label, in_order, [int(n) for n in column[order]]))
+        series.append(Series(pattern, items[indices[0]].label, in_order, [column[place] for place in order]))
     return series
 
 
@@ -122,7 +123,7 @@ def measure_order(
         random_pairs: how many are drawn.
         seed: of the draw.
     """
-    numbers = np.array(series.numbers, np.int64)
+    numbers = _within_reach(series.numbers, farthest)
     thumbnails = normalise(coarse[series.indices])
     of_series = colours[series.indices]
     scaled = (of_series - of_series.mean(axis=0)) / np.maximum(of_series.std(axis=0), 1e-6)
@@ -146,8 +147,14 @@ def measure_order(
         lags=lags,
         thumbnail_at_lag=at_thumbnail,
         colour_at_lag=at_colour,
-        twin_distances=np.array(distances, np.int64),
+        twin_distances=np.array(distances, np.float64),
     )
+
+
+def _within_reach(numbers: Sequence[int], farthest: int) -> NDArray[np.int64]:
+    """Renumber from 0 what ascends, each gap cut to one that is too far: lags up to `farthest` stay what they are."""
+    gaps = [min(later - earlier, farthest + 1) for earlier, later in itertools.pairwise(numbers)]
+    return np.cumsum([0, *gaps], dtype=np.int64)
 
 
 def _mean_product(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

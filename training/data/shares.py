@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data.leakage import LABELS
+from training.data.leakage import FIXED, LABELS, without_test
 from training.data.splits import SPLITS, SplitRow
 from training.figures import COLOURS, figure
 from training.page import Picture, Section, Table, write_page
@@ -61,5 +61,7 @@ def write_shares(rows: Sequence[SplitRow], folder: Path) -> Path:
         [Table(["data set", "class", *SPLITS], cells)],
         [Picture(draw(counts, folder / "shares.svg"), "Share of each part; the numbers are photographs")],
     )
-    summary = "70/15/15 by photograph and twin group."
+    tested = {row.source for row in rows if row.split == "test"}
+    untested = sorted({row.source for row in rows} - tested)
+    summary = f"70/15/15 by photograph and twin group. {FIXED}{without_test(untested)}"
     return write_page(folder / "shares.html", "Split by group", summary, [section])

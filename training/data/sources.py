@@ -10,7 +10,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,10 @@ DARKEST_MARK: Final = 127
 """Above it a value of a stored mask is a mark: masks stored as JPEG are not exactly 0 and 255."""
 
 PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+OTHER_PICTURES: Final = frozenset(
+    {".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"}
+)
+"""Endings of pictures that are not read."""
 PACKED: Final = frozenset({".rar", ".zip", ".7z"})
 
 Role = Literal["train", "external"]
@@ -51,7 +55,7 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path) if path.is_file() else None
-        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:  # ValueError: names of no UTF-8
             raise DataError(
                 f"{path}: cannot be opened as a zip archive ({error}); get it anew, "
                 f"or unpack it with 7-Zip to {path.stem}/ and move the archive away"
@@ -93,7 +97,7 @@ class Archive:
                 f"{self.path}: {name} cannot be read ({error}); "
                 f"unpack the archive with 7-Zip to {self.path.stem}/ and move it away"
             ) from error
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def picture(self, name: str, content: bytes | None = None) -> NDArray[np.uint8]:
@@ -169,6 +173,21 @@ def is_hidden(name: str) -> bool:
 def is_picture(name: str) -> bool:
     """Whether a file is a picture of the data set, by its name."""
     return PurePosixPath(name).suffix.lower() in PICTURES and not is_hidden(name)
+
+
+def left_out(archive: Archive, items: Sequence[Item]) -> list[str]:
+    """List the picture files, sorted, that are neither photograph nor annotation, and those of kinds that are not read.
+
+    Args:
+        archive: the data set.
+        items: its photographs.
+    """
+    used = {item.path for item in items} | {item.annotation for item in items}
+    return [
+        name
+        for name in archive.names()
+        if name not in used and not is_hidden(name) and PurePosixPath(name).suffix.lower() in PICTURES | OTHER_PICTURES
+    ]
 
 
 def _pictures(archive: Archive) -> Iterator[PurePosixPath]:

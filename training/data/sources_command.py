@@ -117,7 +117,8 @@ def show_command(name: Name, config: Config = DEFAULT, root: Root = None) -> Non
     for key, value in shown.items():
         if key in {"layout", "side_px", "labels"} and shown["layout"] is None:
             continue  # read by code of its own
-        console.print(f"{key:<9} {'none known' if value is None else value}", soft_wrap=True, markup=False)
+        said = ", ".join(value) or None if key == "overlaps" else value
+        console.print(f"{key:<9} {'none known' if said is None else said}", soft_wrap=True, markup=False)
 
 
 def get_command(name: Name, config: Config = DEFAULT, root: Root = None) -> None:
