@@ -4,10 +4,12 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -20,15 +22,20 @@ from torch import Tensor
 from tests.training.conftest import REPOSITORY
 from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
 from training.data.sources import JOINT
+from training.data.splits import SplitRow, read_split, write_split
 from training.engine import checkpoint, curves
 from training.engine.device import choose_device
 from training.engine.meter import Losses
+from training.engine.origins import origins
 from training.engine.stopping import has_stalled, recall_at_specificity
 from training.engine.teacher import Teachers
 from training.engine.train import Trainer
 from training.engine.validation import auroc
 from training.errors import CheckpointError, TrainingError
 from training.models import create
+
+if TYPE_CHECKING:
+    from training.data.mixture import SourceSampler
 
 pytestmark = pytest.mark.training
 
@@ -568,6 +575,78 @@ def test_resuming_with_another_configuration_is_refused(config: TrainConfig, tmp
     stages = [config.stages[0].model_copy(update={"sources": turned}), *config.stages[1:]]
     with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
         Trainer(config.model_copy(update={"stages": stages}), Path("x.yaml"), tmp_path).resume()
+
+
+def split_again(config: TrainConfig, name: str, exchange: Callable[[SplitRow], str], folder: Path) -> None:
+    """Put another split of one set where the run has its splits; the others are those of the folder."""
+    shutil.rmtree(config.data.splits)
+    shutil.copytree(folder, config.data.splits)
+    rows = read_split(name, folder)
+    write_split([replace(row, split=exchange(row)) for row in rows], config.data.splits)
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "uav75", "omu-quay"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_resuming_after_another_split_is_refused_by_the_name_of_the_set(
+    config: TrainConfig, splits: Path, name: str, part: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "splits"
+    shutil.copytree(splits, own, ignore=shutil.ignore_patterns("cache"))
+    given = shutil.copytree(own, tmp_path / "given")
+    data = config.data.model_copy(update={"splits": own})
+    watched = config.validation.model_copy(update={"sets": {"uav75": 1.0, "omu-quay": 1.0}})
+    moved = config.model_copy(update={"data": data, "validation": watched})
+    Trainer(moved, Path("x.yaml"), tmp_path / "run")._save_last()
+    Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+    first = next(row.path for row in read_split(name, own) if row.split == part)
+    split_again(moved, name, lambda row: "test" if row.path == first else row.split, given)
+    said = {"train": "training", "val": "validation"}[part]
+    with pytest.raises(CheckpointError, match=rf"last\.pt: {name}: its {said} photographs are not .*\(--anew\)"):
+        Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+    split_again(moved, name, lambda row: row.split, given)
+    Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "omu-quay"])
+def test_resuming_with_another_archive_is_refused(config: TrainConfig, name: str, tmp_path: Path) -> None:
+    watched = config.validation.model_copy(update={"sets": {"uav75": 1.0, "omu-quay": 1.0}})
+    whole = config.model_copy(update={"validation": watched})
+    path = tmp_path / "last.pt"
+    Trainer(whole, Path("x.yaml"), tmp_path)._save_last()
+    content = checkpoint.load(path)
+    content["origins"][name]["sha256"] = "0" * 64
+    checkpoint.save(path, content)
+    with pytest.raises(CheckpointError, match=rf"last\.pt: {name}: its data are not those .*\(--anew\)"):
+        Trainer(whole, Path("x.yaml"), tmp_path).resume()
+
+
+def test_a_state_without_a_record_of_its_data_resumes_with_a_warning(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "last.pt"
+    Trainer(config, Path("x.yaml"), tmp_path)._save_last()
+    Trainer(config, Path("x.yaml"), tmp_path).resume()
+    assert not caplog.records
+    content = checkpoint.load(path)
+    del content["origins"]
+    checkpoint.save(path, content)
+    Trainer(config, Path("x.yaml"), tmp_path).resume()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{path}: does not say which data and splits it was written with; they are not compared"
+    ]
+
+
+def test_drawn_pictures_are_recorded_with_the_parts_they_are_drawn_from(config: TrainConfig) -> None:
+    class Drawn:
+        sha256 = "d" * 64
+
+    found = origins(config, {"synthetic": cast("SourceSampler", Drawn())})
+    assert found["synthetic"] == {"sha256": "d" * 64}
+    assert set(found) == {"synthetic", "metu-ccic", "uav75", "uavcrack"}
+    assert found["uavcrack"].keys() == {"train", "val"}
+    assert found["uav75"].keys() == {"sha256", "train", "val"}  # validated on as well
 
 
 def test_the_rate_warms_up_and_falls_and_follows_the_clock_if_minutes_run_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import logging
 import math
 import subprocess
 import time
@@ -39,6 +40,7 @@ from training.engine.losses import (
     tile_loss,
 )
 from training.engine.meter import Losses, Meter
+from training.engine.origins import origins, require_same
 from training.engine.stopping import COLUMN, has_stalled, merit
 from training.engine.teacher import Teachers
 from training.engine.validation import criterion, stopping_row, validate
@@ -49,6 +51,8 @@ from training.models import CellClassifier, create, pretrained_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 _NORM_BATCHES: Final = 16
 TRACE_EVERY: Final = 10
@@ -169,6 +173,7 @@ class Trainer:
         with self._world.one_after_the_other():
             self._samplers = self._open_sources()
             self._validation = self._open_validation()
+            self._origins = origins(config, self._samplers)
         if any(path.is_dir() for path in config.model.starts):
             self._restore_norms()
         self._last_saved = time.monotonic()
@@ -564,6 +569,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "teacher": None if self._teachers is None else self._teachers.rows,
+            "origins": self._origins,
             "progress": vars(self.progress),
             "meters": {"since": self._since.sums, "total": self._total.sums},
             "random": states,
@@ -575,7 +581,7 @@ class Trainer:
 
         Raises:
             CheckpointError: there is none, it is not the state of a run, or it was written with another configuration,
-                another teacher, or by another number of processes.
+                another teacher, other data or another split of them, or by another number of processes.
         """
         path = self.folder / "last.pt"
         content = checkpoint.load(path)
@@ -591,6 +597,10 @@ class Trainer:
             )
         if self._teachers is not None:
             self._teachers.require_same(content.get("teacher"))
+        if "origins" in content:
+            require_same(self._origins, content["origins"], path)
+        elif self._world.first:
+            log.warning("%s: does not say which data and splits it was written with; they are not compared", path)
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])
