@@ -198,6 +198,10 @@ def test_a_stage_ends_when_recall_at_fixed_specificity_no_longer_rises(config: T
         assert 2 <= len(values) < 12
         assert not has_stalled(values[:-2], 1)
         assert has_stalled(values[:-1], 1) or has_stalled(values, 1)
+    steps = [row["step"] for row in run.progress.history]
+    assert len(set(steps)) == len(steps)  # what ends a stage is validated once
+    with (tmp_path / "history.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == steps
     assert "uav75/recall_at_specificity" in run.progress.history[0]
     assert run.summary()["steps"] == run.progress.step < run.summary()["configured_steps"]
 
@@ -358,6 +362,51 @@ def test_a_run_is_over_only_when_all_of_it_is_written(
         Trainer(config, Path("x.yaml"), tmp_path).run()
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 8
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_wherever_a_best_moment_is_a_run_goes_on_from_its_validation(config: TrainConfig, tmp_path: Path) -> None:
+    killed = KilledTrainer(config, Path("x.yaml"), tmp_path)
+    killed.saved_after, killed.dies_after = 100, 3  # dies right after the first validation
+    with pytest.raises(Killed):
+        killed.run()
+    assert checkpoint.load(tmp_path / "best.pt")["step"] == 3
+    resumed = Trainer(config, Path("x.yaml"), tmp_path)
+    resumed.resume()
+    assert resumed.progress.step == 3
+    assert [row["step"] for row in resumed.progress.history] == [3]
+
+
+def test_a_stage_that_a_validation_ended_is_not_validated_again_after_a_kill(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = config.validation.model_copy(update={"every_steps": 1, "stop_specificity": 0.9, "patience": 1})
+    stages = [config.stages[0].model_copy(update={"lr": 1e-9, "steps": 12})]
+    stopping = config.model_copy(update={"validation": watched, "stages": stages})
+    save = Trainer._save_last
+
+    def killed(self: Trainer) -> None:
+        save(self)
+        if self._has_stalled():
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_last", killed)
+        with pytest.raises(Killed):
+            Trainer(stopping, Path("x.yaml"), tmp_path).run()
+    resumed = Trainer(stopping, Path("x.yaml"), tmp_path)
+    resumed.resume()
+    before = list(resumed.progress.history)
+    assert resumed.progress.stage == 0
+    resumed.run()
+    assert resumed.progress.history == before
+
+
+def test_without_a_state_resuming_says_how_to_begin(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.pt: no state of a run .*; start without --resume$"):
+        Trainer(config, Path("x.yaml"), tmp_path).resume()
+    (tmp_path / "best.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.pt: no state of a run .*; start anew \(--anew\)$"):
+        Trainer(config, Path("x.yaml"), tmp_path).resume()
 
 
 def test_a_model_is_not_taken_for_the_state_of_a_run(straight: Trainer, tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ class Trainer:
         while self.progress.stage < len(self.config.stages):
             stage = self.config.stages[self.progress.stage]
             self._run_stage(stage)
-            self._validate_and_keep(stage)
+            if not self._is_validated():
+                self._validate_and_keep(stage)
             self.progress.stage += 1
             self.progress.step_in_stage = 0
             self.progress.seconds_in_stage = 0.0
@@ -269,6 +270,7 @@ class Trainer:
             at = self.progress.step_in_stage
             if at % self.config.validation.every_steps == 0 and at < stage.steps:
                 self._validate_and_keep(stage)
+                self._save_last()  # after best.pt: what a killed run goes on from must not know of a better moment
             if self._world.from_first(time.monotonic() - self._last_saved > 60 * self.config.checkpoint_minutes):
                 self._save_last()
             if self._is_over(stage):
@@ -431,6 +433,11 @@ class Trainer:
         """Tell whether the stage ends here: its steps or minutes are over, or recall has stalled."""
         return self._done(stage) >= 1 or self._has_stalled()
 
+    def _is_validated(self) -> bool:
+        """Tell whether the last validation was of this stage's last step, as when it ended the stage."""
+        history = self.progress.history
+        return self.progress.step_in_stage > 0 and bool(history) and history[-1]["step"] == self.progress.step
+
     def _has_stalled(self) -> bool:
         began = self.progress.step - self.progress.step_in_stage
         values = [row[COLUMN] for row in self.progress.history if row["step"] > began and COLUMN in row]
@@ -584,6 +591,9 @@ class Trainer:
                 another teacher, other data or another split of them, or by another number of processes.
         """
         path = self.folder / "last.pt"
+        if not path.exists():
+            how = "start anew (--anew)" if _models_in(self.folder) else "start without --resume"
+            raise CheckpointError(f"{path}: no state of a run is here to go on from; {how}")
         content = checkpoint.load(path)
         if not content.keys() >= {"auxiliary", "average", "optimiser", "progress"}:
             raise CheckpointError(f"{path}: not the state of a run but a model; best.pt and final.pt cannot be resumed")
@@ -616,20 +626,28 @@ def refuse_to_overwrite(folder: Path) -> None:
     """Refuse to begin a run where one stands.
 
     Raises:
-        CheckpointError: the folder holds checkpoints; the message says of which step.
+        CheckpointError: the folder holds checkpoints; the message says of which step, and what can be done.
     """
-    for name in ("last.pt", "best.pt", "final.pt"):
-        path = folder / name
-        if path.exists():
-            raise CheckpointError(
-                f"{path}: a run is here, {_standing(path)}; --resume goes on with it, --anew deletes it and starts over"
-            )
+    last, models = folder / "last.pt", _models_in(folder)
+    if last.exists():
+        raise CheckpointError(
+            f"{last}: a run is here, {_standing(last)}; --resume goes on with it, --anew deletes it and starts over"
+        )
+    if models:
+        raise CheckpointError(
+            f"{models[0]}: a run is here, {_standing(models[0])}, without a last.pt to go on from; --anew deletes it "
+            "and starts over"
+        )
 
 
 def delete_run(folder: Path) -> None:
     """Delete what tells where a run stands and what came of it, as far as it is there."""
     for name in ("last.pt", "best.pt", "final.pt", "summary.json"):
         (folder / name).unlink(missing_ok=True)
+
+
+def _models_in(folder: Path) -> list[Path]:
+    return [path for name in ("best.pt", "final.pt") if (path := folder / name).exists()]
 
 
 def _standing(path: Path) -> str:
