@@ -760,6 +760,30 @@ def test_a_stage_of_no_steps_and_a_warm_up_that_ends_are_allowed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (f"{VALID}seed: 3\nseed: 4\n", ":5: seed: found twice, first in line 4"),
+        (f"{VALID}seed: 3\n'seed': 3\n", ":5: seed: found twice, first in line 4"),
+        (f"{VALID}loss:\n  kind: bce\n  kind: focal\n", ":6: kind: found twice, first in line 5"),
+        (VALID.replace("px: 64", "px: 64, px: 96"), ":3: px: found twice, first in line 3"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert str(refused.value).startswith(f"{path}{said}")
+
+
+def test_a_key_may_be_in_several_blocks_and_override_a_merged_one(tmp_path: Path) -> None:
+    stage = "{name: a, px: 64, steps: 4, batch: 4, lr: 0.001, warmup: 3, sources: {uav75: 1}}"
+    path = tmp_path / "run.yaml"
+    path.write_text(f"name: x\nmodel: {{name: opnet}}\nstages: [&first {stage}, {{<<: *first, name: b, px: 96}}]\n")
+    assert [(one.name, one.px) for one in load_config(path).stages] == [("a", 64), ("b", 96)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("name: x\nmodel: {name: opnet}\nstages: []\n", "stages"),
         ("name: x\nmodel: {name: opnet}\ncolour: red\nstages: []\n", "colour"),
         ("name: [\n", "not YAML"),
