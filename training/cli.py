@@ -44,11 +44,14 @@ COMMAND_MODULES: Final = (
 )
 """Each brings `register(app)`; what a command needs is imported when it runs."""
 
+_NEEDS: Final = {"training.models.command": "torch"}
+"""What must be installed for a command to be there."""
+
 
 def _register_further_commands() -> None:
     """Add the commands of the packages that bring their own."""
     for name in COMMAND_MODULES:
-        if _is_there(name):
+        if _is_there(name) and (name not in _NEEDS or _is_there(_NEEDS[name])):
             importlib.import_module(name).register(app)
 
 

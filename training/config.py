@@ -247,6 +247,28 @@ class TrainConfig(Strict):
         return self
 
 
+class _TwiceError(Exception):
+    def __init__(self, key: str, line: int, first: int) -> None:
+        super().__init__(f"{key}: found twice, first in line {first}; allowed is once")
+        self.line = line
+
+
+class _OneKeyLoader(yaml.SafeLoader):
+    """Refuses a key that a block has twice, where YAML's own loader lets the last one win."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:  # as PyYAML's stubs have it
+        """Compose a block; what `<<` merges into it later may be overridden by its own keys."""
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line, known = key.start_mark.line + 1, (key.tag, key.value)
+                if known in first:
+                    raise _TwiceError(key.value, line, first[known])
+                first[known] = line
+        return node
+
+
 def load_config(path: Path) -> TrainConfig:
     """Read a training configuration; raises as `read_settings` does."""
     return read_settings(path, TrainConfig)
@@ -256,14 +278,17 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """Read the YAML file of a command.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML in UTF-8, or a key is unknown, missing or out of range.
+        ConfigError: the file cannot be read, is not YAML in UTF-8, or a key is there twice, unknown, missing or out of
+            range.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OneKeyLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
+    except _TwiceError as error:
+        raise ConfigError(f"{path}:{error.line}: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({error})") from error
     try:

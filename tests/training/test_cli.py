@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -8,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.training.conftest import REPOSITORY
+from training import cli
 from training.config import ConfigError, TrainConfig, read_settings
 from training.data.audit_command import AuditSettings
 from training.engine.memory import SETTINGS
@@ -47,6 +50,35 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "absent.yaml" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_help_and_the_list_of_sources_come_without_torch() -> None:
+    script = (
+        "import sys; from training.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'torchvision', 'onnxruntime', 'matplotlib'} & set(sys.modules)))"
+    )
+    for arguments, what in ((["--help"], "models"), (["sources", "--help"], "list"), (["sources", "list"], "uav75")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=REPOSITORY, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert what in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_command_is_there_if_what_it_needs_is_installed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "torch" and not installed else find(name)
+    )
+    app = typer.Typer()
+    monkeypatch.setattr(cli, "app", app)
+    cli._register_further_commands()
+    names = {command.name for command in app.registered_commands}
+    assert ("models" in names) is installed
+    assert {"train", "split"} <= names
 
 
 def told(*arguments: str | Path) -> str:

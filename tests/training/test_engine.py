@@ -4,10 +4,12 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -20,15 +22,20 @@ from torch import Tensor
 from tests.training.conftest import REPOSITORY
 from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, TrainConfig, load_config
 from training.data.sources import JOINT
+from training.data.splits import SplitRow, read_split, write_split
 from training.engine import checkpoint, curves
 from training.engine.device import choose_device
 from training.engine.meter import Losses
+from training.engine.origins import origins
 from training.engine.stopping import has_stalled, recall_at_specificity
 from training.engine.teacher import Teachers
 from training.engine.train import Trainer
 from training.engine.validation import auroc
 from training.errors import CheckpointError, TrainingError
 from training.models import create
+
+if TYPE_CHECKING:
+    from training.data.mixture import SourceSampler
 
 pytestmark = pytest.mark.training
 
@@ -191,6 +198,10 @@ def test_a_stage_ends_when_recall_at_fixed_specificity_no_longer_rises(config: T
         assert 2 <= len(values) < 12
         assert not has_stalled(values[:-2], 1)
         assert has_stalled(values[:-1], 1) or has_stalled(values, 1)
+    steps = [row["step"] for row in run.progress.history]
+    assert len(set(steps)) == len(steps)  # what ends a stage is validated once
+    with (tmp_path / "history.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == steps
     assert "uav75/recall_at_specificity" in run.progress.history[0]
     assert run.summary()["steps"] == run.progress.step < run.summary()["configured_steps"]
 
@@ -351,6 +362,51 @@ def test_a_run_is_over_only_when_all_of_it_is_written(
         Trainer(config, Path("x.yaml"), tmp_path).run()
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 8
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_wherever_a_best_moment_is_a_run_goes_on_from_its_validation(config: TrainConfig, tmp_path: Path) -> None:
+    killed = KilledTrainer(config, Path("x.yaml"), tmp_path)
+    killed.saved_after, killed.dies_after = 100, 3  # dies right after the first validation
+    with pytest.raises(Killed):
+        killed.run()
+    assert checkpoint.load(tmp_path / "best.pt")["step"] == 3
+    resumed = Trainer(config, Path("x.yaml"), tmp_path)
+    resumed.resume()
+    assert resumed.progress.step == 3
+    assert [row["step"] for row in resumed.progress.history] == [3]
+
+
+def test_a_stage_that_a_validation_ended_is_not_validated_again_after_a_kill(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = config.validation.model_copy(update={"every_steps": 1, "stop_specificity": 0.9, "patience": 1})
+    stages = [config.stages[0].model_copy(update={"lr": 1e-9, "steps": 12})]
+    stopping = config.model_copy(update={"validation": watched, "stages": stages})
+    save = Trainer._save_last
+
+    def killed(self: Trainer) -> None:
+        save(self)
+        if self._has_stalled():
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_last", killed)
+        with pytest.raises(Killed):
+            Trainer(stopping, Path("x.yaml"), tmp_path).run()
+    resumed = Trainer(stopping, Path("x.yaml"), tmp_path)
+    resumed.resume()
+    before = list(resumed.progress.history)
+    assert resumed.progress.stage == 0
+    resumed.run()
+    assert resumed.progress.history == before
+
+
+def test_without_a_state_resuming_says_how_to_begin(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.pt: no state of a run .*; start without --resume$"):
+        Trainer(config, Path("x.yaml"), tmp_path).resume()
+    (tmp_path / "best.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.pt: no state of a run .*; start anew \(--anew\)$"):
+        Trainer(config, Path("x.yaml"), tmp_path).resume()
 
 
 def test_a_model_is_not_taken_for_the_state_of_a_run(straight: Trainer, tmp_path: Path) -> None:
@@ -570,6 +626,78 @@ def test_resuming_with_another_configuration_is_refused(config: TrainConfig, tmp
         Trainer(config.model_copy(update={"stages": stages}), Path("x.yaml"), tmp_path).resume()
 
 
+def split_again(config: TrainConfig, name: str, exchange: Callable[[SplitRow], str], folder: Path) -> None:
+    """Put another split of one set where the run has its splits; the others are those of the folder."""
+    shutil.rmtree(config.data.splits)
+    shutil.copytree(folder, config.data.splits)
+    rows = read_split(name, folder)
+    write_split([replace(row, split=exchange(row)) for row in rows], config.data.splits)
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "uav75", "omu-quay"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_resuming_after_another_split_is_refused_by_the_name_of_the_set(
+    config: TrainConfig, splits: Path, name: str, part: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "splits"
+    shutil.copytree(splits, own, ignore=shutil.ignore_patterns("cache"))
+    given = shutil.copytree(own, tmp_path / "given")
+    data = config.data.model_copy(update={"splits": own})
+    watched = config.validation.model_copy(update={"sets": {"uav75": 1.0, "omu-quay": 1.0}})
+    moved = config.model_copy(update={"data": data, "validation": watched})
+    Trainer(moved, Path("x.yaml"), tmp_path / "run")._save_last()
+    Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+    first = next(row.path for row in read_split(name, own) if row.split == part)
+    split_again(moved, name, lambda row: "test" if row.path == first else row.split, given)
+    said = {"train": "training", "val": "validation"}[part]
+    with pytest.raises(CheckpointError, match=rf"last\.pt: {name}: its {said} photographs are not .*\(--anew\)"):
+        Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+    split_again(moved, name, lambda row: row.split, given)
+    Trainer(moved, Path("x.yaml"), tmp_path / "run").resume()
+
+
+@pytest.mark.parametrize("name", ["metu-ccic", "omu-quay"])
+def test_resuming_with_another_archive_is_refused(config: TrainConfig, name: str, tmp_path: Path) -> None:
+    watched = config.validation.model_copy(update={"sets": {"uav75": 1.0, "omu-quay": 1.0}})
+    whole = config.model_copy(update={"validation": watched})
+    path = tmp_path / "last.pt"
+    Trainer(whole, Path("x.yaml"), tmp_path)._save_last()
+    content = checkpoint.load(path)
+    content["origins"][name]["sha256"] = "0" * 64
+    checkpoint.save(path, content)
+    with pytest.raises(CheckpointError, match=rf"last\.pt: {name}: its data are not those .*\(--anew\)"):
+        Trainer(whole, Path("x.yaml"), tmp_path).resume()
+
+
+def test_a_state_without_a_record_of_its_data_resumes_with_a_warning(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "last.pt"
+    Trainer(config, Path("x.yaml"), tmp_path)._save_last()
+    Trainer(config, Path("x.yaml"), tmp_path).resume()
+    assert not caplog.records
+    content = checkpoint.load(path)
+    del content["origins"]
+    checkpoint.save(path, content)
+    Trainer(config, Path("x.yaml"), tmp_path).resume()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{path}: does not say which data and splits it was written with; they are not compared"
+    ]
+
+
+def test_drawn_pictures_are_recorded_with_the_parts_they_are_drawn_from(config: TrainConfig) -> None:
+    class Drawn:
+        sha256 = "d" * 64
+
+    found = origins(config, {"synthetic": cast("SourceSampler", Drawn())})
+    assert found["synthetic"] == {"sha256": "d" * 64}
+    assert set(found) == {"synthetic", "metu-ccic", "uav75", "uavcrack"}
+    assert found["uavcrack"].keys() == {"train", "val"}
+    assert found["uav75"].keys() == {"sha256", "train", "val"}  # validated on as well
+
+
 def test_the_rate_warms_up_and_falls_and_follows_the_clock_if_minutes_run_out(
     config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -627,6 +755,30 @@ def test_a_stage_of_no_steps_and_a_warm_up_that_ends_are_allowed(tmp_path: Path)
     for text in (VALID, VALID.replace("steps: 4", "steps: 0")):
         path.write_text(text)
         assert load_config(path).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{VALID}seed: 3\nseed: 4\n", ":5: seed: found twice, first in line 4"),
+        (f"{VALID}seed: 3\n'seed': 3\n", ":5: seed: found twice, first in line 4"),
+        (f"{VALID}loss:\n  kind: bce\n  kind: focal\n", ":6: kind: found twice, first in line 5"),
+        (VALID.replace("px: 64", "px: 64, px: 96"), ":3: px: found twice, first in line 3"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert str(refused.value).startswith(f"{path}{said}")
+
+
+def test_a_key_may_be_in_several_blocks_and_override_a_merged_one(tmp_path: Path) -> None:
+    stage = "{name: a, px: 64, steps: 4, batch: 4, lr: 0.001, warmup: 3, sources: {uav75: 1}}"
+    path = tmp_path / "run.yaml"
+    path.write_text(f"name: x\nmodel: {{name: opnet}}\nstages: [&first {stage}, {{<<: *first, name: b, px: 96}}]\n")
+    assert [(one.name, one.px) for one in load_config(path).stages] == [("a", 64), ("b", 96)]
 
 
 @pytest.mark.parametrize(

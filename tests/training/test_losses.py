@@ -58,6 +58,26 @@ def test_focal_loss_of_sure_answers_has_finite_gradients() -> None:
     assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0, 5.0])
+def test_gradients_of_focal_loss_are_those_of_double_precision(gamma: float) -> None:
+    values = [-100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0]
+    labels = torch.tensor([1.0, 0.0]).repeat_interleave(len(values))
+    found = {}
+    for kind in (torch.float32, torch.float64):
+        logits = torch.tensor(values * 2, dtype=kind, requires_grad=True)
+        (found[kind],) = torch.autograd.grad(focal_loss(logits, labels.to(kind), gamma=gamma), logits)
+    assert torch.isfinite(found[torch.float32]).all()
+    torch.testing.assert_close(found[torch.float32].double(), found[torch.float64], rtol=1e-4, atol=1e-8)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=1, max_size=8))
+def test_focal_loss_is_the_power_of_what_is_missing(values: list[float]) -> None:
+    logits = torch.tensor(values, dtype=torch.float64)
+    crack = logits.sigmoid()
+    expected = -((1 - crack) ** 2) * crack.log()
+    assert float(focal_loss(logits, torch.ones_like(logits), gamma=2.0)) == pytest.approx(float(expected.mean()))
+
+
 @given(logit_lists, st.floats(0.5, 8))
 def test_distillation_is_the_divergence_of_the_softened_answers(values: list[float], temperature: float) -> None:
     teacher = torch.tensor(values, dtype=torch.float64)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,40 @@ def test_only_added_blocks_may_be_missing() -> None:
         wide.start_from(create("opnet-lse", width=0.5).state_dict())
 
 
-@pytest.mark.parametrize("dilations", [(0,), (2, -1)])
-def test_dilations_below_1_are_refused(dilations: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="dilations of 1 or more"):
-        create("opnet-lse", context=dilations)
+@pytest.mark.parametrize(
+    ("name", "option", "value", "allowed"),
+    [
+        ("opnet", "context", [0], "a list of whole numbers of 1 or more"),
+        ("opnet", "context", (2, -1), "a list of whole numbers of 1 or more"),
+        ("opnet-lse", "context", [2.5], "a list of whole numbers of 1 or more"),
+        ("opnet", "context", [True], "a list of whole numbers of 1 or more"),
+        ("opnet", "context", 2, "a list of whole numbers of 1 or more"),
+        ("opnet", "context", "24", "a list of whole numbers of 1 or more"),
+        ("opnet", "pooling", "top", "'mean' or 'lse'"),
+        ("mobilenetv2", "pooling", None, "'mean' or 'lse'"),
+        ("opnet", "pooling", ["lse"], "'mean' or 'lse'"),
+        ("opnet-lse", "lse_sharpness", 0, "a number above 0"),
+        ("mobilenetv2", "lse_sharpness", "sharp", "a number above 0"),
+        ("opnet-lse", "lse_sharpness", float("nan"), "a number above 0"),
+        ("opnet", "width", "two", "a number above 0"),
+        ("opnet", "width", -1, "a number above 0"),
+        ("opnet", "width", True, "a number above 0"),
+        ("opnet", "dropout", "half", "a number from 0 to 1"),
+        ("resnet18", "dropout", 1.5, "a number from 0 to 1"),
+        ("efficientnet-lite0", "stochastic_depth", -0.1, "a number from 0 to 1"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_with_what_is_allowed(
+    name: str, option: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^options\.{option} must be {allowed}, found {re.escape(repr(value))}$"):
+        create(name, **{option: value})
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lse"])
+def test_both_poolings_and_whole_numbers_are_taken(pooling: str) -> None:
+    model = create("opnet", pooling=pooling, lse_sharpness=4, width=1, dropout=0, context=[2, 4])
+    assert model.pooling == pooling
 
 
 @pytest.mark.parametrize("name", ["opnet", "mobilenetv2"])

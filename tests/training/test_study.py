@@ -256,7 +256,7 @@ def test_width_one_is_the_published_network_and_another_one_is_narrower() -> Non
     half = create("opnet", width=0.5)
     assert half.channels == 128
     assert 3 < 389_633 / parameter_count(half) < 4.1
-    with pytest.raises(ValueError, match="width must be above 0"):
+    with pytest.raises(ValueError, match="width must be a number above 0"):
         create("opnet", width=0)
 
 

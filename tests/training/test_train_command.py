@@ -174,7 +174,8 @@ def test_a_run_is_not_overwritten_unless_it_is_asked_for(
         capsys.readouterr()
         assert in_this_process(*command) == 2
         said = capsys.readouterr().out
-        assert f"{left}: a run is here, at step 2; --resume" in said
+        assert f"{left}: a run is here, at step 2" in said
+        assert ("--resume" in said) is (left == "last.pt")  # what cannot be done is not advised
         assert "--anew" in said
         assert (folder / left).read_bytes() == before[left]
         (folder / left).unlink()
@@ -198,7 +199,11 @@ def test_what_the_configuration_cannot_mean_is_one_line(
     wide = config.model.model_copy(update={"options": {"width": "wide"}})
     path = write_config(config.model_copy(update={"model": wide}), tmp_path / "wide.yaml")
     assert in_this_process("train", path, "--runs", tmp_path) == 2
-    assert "wide.yaml: model: model 'opnet'" in capsys.readouterr().out
+    assert "wide.yaml: model: options.width must be a number above 0, found 'wide'" in capsys.readouterr().out
+    odd = config.model.model_copy(update={"options": {"pooling": "top"}})
+    path = write_config(config.model_copy(update={"model": odd}), tmp_path / "odd.yaml")
+    assert in_this_process("train", path, "--runs", tmp_path) == 2
+    assert "odd.yaml: model: options.pooling must be 'mean' or 'lse', found 'top'" in capsys.readouterr().out
     path = write_config(config, tmp_path / "run.yaml")
     assert in_this_process("train", path, "--runs", path) == 2
     assert "run.yaml/small: the folder of the run cannot be made (" in capsys.readouterr().out

@@ -77,9 +77,10 @@ def focal_loss(
     """
     crack_weight, sound_weight = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     soft = smoothed(labels, smoothing)
-    probability = logits.sigmoid()
-    if_crack = -((1 - probability) ** gamma) * functional.logsigmoid(logits)
-    if_sound = -(probability**gamma) * functional.logsigmoid(-logits)
+    log_crack, log_sound = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    # 1 - p is exactly 0 for sure answers, where a power below 1 has no gradient; its logarithm stays finite
+    if_crack = -(gamma * log_sound).exp() * log_crack
+    if_sound = -(gamma * log_crack).exp() * log_sound
     each = pos_weight * crack_weight * soft * if_crack + sound_weight * (1 - soft) * if_sound
     return (each if weights is None else each * weights).mean()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import logging
 import math
 import subprocess
 import time
@@ -39,6 +40,7 @@ from training.engine.losses import (
     tile_loss,
 )
 from training.engine.meter import Losses, Meter
+from training.engine.origins import origins, require_same
 from training.engine.stopping import COLUMN, has_stalled, merit
 from training.engine.teacher import Teachers
 from training.engine.validation import criterion, stopping_row, validate
@@ -49,6 +51,8 @@ from training.models import CellClassifier, create, pretrained_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 _NORM_BATCHES: Final = 16
 TRACE_EVERY: Final = 10
@@ -169,6 +173,7 @@ class Trainer:
         with self._world.one_after_the_other():
             self._samplers = self._open_sources()
             self._validation = self._open_validation()
+            self._origins = origins(config, self._samplers)
         if any(path.is_dir() for path in config.model.starts):
             self._restore_norms()
         self._last_saved = time.monotonic()
@@ -231,7 +236,8 @@ class Trainer:
         while self.progress.stage < len(self.config.stages):
             stage = self.config.stages[self.progress.stage]
             self._run_stage(stage)
-            self._validate_and_keep(stage)
+            if not self._is_validated():
+                self._validate_and_keep(stage)
             self.progress.stage += 1
             self.progress.step_in_stage = 0
             self.progress.seconds_in_stage = 0.0
@@ -264,6 +270,7 @@ class Trainer:
             at = self.progress.step_in_stage
             if at % self.config.validation.every_steps == 0 and at < stage.steps:
                 self._validate_and_keep(stage)
+                self._save_last()  # after best.pt: what a killed run goes on from must not know of a better moment
             if self._world.from_first(time.monotonic() - self._last_saved > 60 * self.config.checkpoint_minutes):
                 self._save_last()
             if self._is_over(stage):
@@ -426,6 +433,11 @@ class Trainer:
         """Tell whether the stage ends here: its steps or minutes are over, or recall has stalled."""
         return self._done(stage) >= 1 or self._has_stalled()
 
+    def _is_validated(self) -> bool:
+        """Tell whether the last validation was of this stage's last step, as when it ended the stage."""
+        history = self.progress.history
+        return self.progress.step_in_stage > 0 and bool(history) and history[-1]["step"] == self.progress.step
+
     def _has_stalled(self) -> bool:
         began = self.progress.step - self.progress.step_in_stage
         values = [row[COLUMN] for row in self.progress.history if row["step"] > began and COLUMN in row]
@@ -564,6 +576,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "teacher": None if self._teachers is None else self._teachers.rows,
+            "origins": self._origins,
             "progress": vars(self.progress),
             "meters": {"since": self._since.sums, "total": self._total.sums},
             "random": states,
@@ -575,9 +588,12 @@ class Trainer:
 
         Raises:
             CheckpointError: there is none, it is not the state of a run, or it was written with another configuration,
-                another teacher, or by another number of processes.
+                another teacher, other data or another split of them, or by another number of processes.
         """
         path = self.folder / "last.pt"
+        if not path.exists():
+            how = "start anew (--anew)" if _models_in(self.folder) else "start without --resume"
+            raise CheckpointError(f"{path}: no state of a run is here to go on from; {how}")
         content = checkpoint.load(path)
         if not content.keys() >= {"auxiliary", "average", "optimiser", "progress"}:
             raise CheckpointError(f"{path}: not the state of a run but a model; best.pt and final.pt cannot be resumed")
@@ -591,6 +607,10 @@ class Trainer:
             )
         if self._teachers is not None:
             self._teachers.require_same(content.get("teacher"))
+        if "origins" in content:
+            require_same(self._origins, content["origins"], path)
+        elif self._world.first:
+            log.warning("%s: does not say which data and splits it was written with; they are not compared", path)
         self.model.load_state_dict(content["model"])
         self.auxiliary.load_state_dict(content["auxiliary"])
         self.average.load_state_dict(content["average"])
@@ -606,20 +626,28 @@ def refuse_to_overwrite(folder: Path) -> None:
     """Refuse to begin a run where one stands.
 
     Raises:
-        CheckpointError: the folder holds checkpoints; the message says of which step.
+        CheckpointError: the folder holds checkpoints; the message says of which step, and what can be done.
     """
-    for name in ("last.pt", "best.pt", "final.pt"):
-        path = folder / name
-        if path.exists():
-            raise CheckpointError(
-                f"{path}: a run is here, {_standing(path)}; --resume goes on with it, --anew deletes it and starts over"
-            )
+    last, models = folder / "last.pt", _models_in(folder)
+    if last.exists():
+        raise CheckpointError(
+            f"{last}: a run is here, {_standing(last)}; --resume goes on with it, --anew deletes it and starts over"
+        )
+    if models:
+        raise CheckpointError(
+            f"{models[0]}: a run is here, {_standing(models[0])}, without a last.pt to go on from; --anew deletes it "
+            "and starts over"
+        )
 
 
 def delete_run(folder: Path) -> None:
     """Delete what tells where a run stands and what came of it, as far as it is there."""
     for name in ("last.pt", "best.pt", "final.pt", "summary.json"):
         (folder / name).unlink(missing_ok=True)
+
+
+def _models_in(folder: Path) -> list[Path]:
+    return [path for name in ("best.pt", "final.pt") if (path := folder / name).exists()]
 
 
 def _standing(path: Path) -> str:

@@ -141,7 +141,10 @@ class TrainRowsSettings(Strict):
     sources: dict[str, dict[str, float]] = Field(
         min_length=1, description="label of the row -> sources and their shares, e.g. {METU: {metu-ccic: 1}}"
     )
-    model: ModelConfig = Field(default=ModelConfig(name="opnet-lse"), description="the same network for all rows")
+    model: ModelConfig = Field(
+        default_factory=lambda: ModelConfig(name="opnet-lse"),  # its check imports torch
+        description="the same network for all rows",
+    )
     loss: LossConfig = Field(default=LossConfig(cell_head="own"), description="the same loss for all rows")
     steps: int = Field(default=700, ge=1, description="steps of each row; with `minutes` at most so many")
     minutes: float | None = Field(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal, TypeGuard, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from training.models.scaling import scale
 
 Pooling = Literal["mean", "lse"]
+POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
 
 
 class AddedBlock(nn.Module):
@@ -30,7 +32,10 @@ class CellClassifier(nn.Module):
             as dropout on the averaged features.
         pooling: how cells become the tile's logit: their mean (as published), or log-sum-exp, which lets a few cells
             that a thin crack fills decide.
-        lse_sharpness: r in ``log(mean(exp(r * cells))) / r``; large values approach the maximum.
+        lse_sharpness: r in ``log(mean(exp(r * cells))) / r``, above 0; large values approach the maximum.
+
+    Raises:
+        ValueError: `dropout`, `pooling` or `lse_sharpness` is not what it may be.
     """
 
     def __init__(
@@ -43,6 +48,10 @@ class CellClassifier(nn.Module):
         lse_sharpness: float = 1.0,
     ) -> None:
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"options.pooling must be {' or '.join(map(repr, POOLINGS))}, found {pooling!r}")
+        require_above_0("lse_sharpness", lse_sharpness)
+        require_share("dropout", dropout)
         self.backbone = backbone
         self.channels = channels
         self.dropout = nn.Dropout2d(dropout)
@@ -90,6 +99,30 @@ class CellClassifier(nn.Module):
             cells.mean()``.
         """
         return self.classify(self.features(tiles))
+
+
+def require_above_0(option: str, value: object) -> None:
+    """Refuse what is not a finite number above 0 (configurations give options of any type).
+
+    Raises:
+        ValueError: with the option and what is allowed.
+    """
+    if not _is_number(value) or value <= 0:
+        raise ValueError(f"options.{option} must be a number above 0, found {value!r}")
+
+
+def require_share(option: str, value: object) -> None:
+    """Refuse what is not a number from 0 to 1.
+
+    Raises:
+        ValueError: with the option and what is allowed.
+    """
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"options.{option} must be a number from 0 to 1, found {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def parameter_count(module: nn.Module) -> int:

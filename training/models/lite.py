@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.efficientnet import MBConv as _MBConv
 
-from training.models.base import CellClassifier, Pooling
+from training.models.base import CellClassifier, Pooling, require_share
 from training.models.weights import read_weights
 
 CHANNELS: Final = 1280
@@ -85,6 +85,7 @@ def efficientnet_lite0(
 
     Raises:
         FileNotFoundError: the weights are not there.
+        ValueError: `stochastic_depth` is not from 0 to 1, or as for `CellClassifier`.
     """
     return _build(
         _LITE0,
@@ -127,6 +128,7 @@ def _build(
     lse_sharpness: float,
     pretrained: str | None,
 ) -> CellClassifier:
+    require_share("stochastic_depth", stochastic_depth)
     block = partial(_MBConv, se_layer=_NoSqueeze)
     last = len(_STAGES) - 1
     blocks = [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from training.models.base import AddedBlock, CellClassifier, Pooling
+from training.models.base import AddedBlock, CellClassifier, Pooling, require_above_0
 
 WIDTHS = (32, 64, 128, 256)
 DROPOUT = 0.5
@@ -64,12 +64,13 @@ def opnet(
             instead of 46 for 138 k parameters and 4 % more multiplications.
 
     Raises:
-        ValueError: `width` is not above 0, or a dilation is below 1.
+        ValueError: `width` is not a number above 0, a dilation is not a whole number of 1 or more, or as for
+            `CellClassifier`.
     """
-    if width <= 0:
-        raise ValueError(f"opnet: width must be above 0, found {width}")
-    if any(dilation < 1 for dilation in context):
-        raise ValueError(f"opnet: context must hold dilations of 1 or more, found {list(context)}")
+    require_above_0("width", width)
+    listed = isinstance(context, list | tuple)
+    if not listed or any(type(dilation) is not int or dilation < 1 for dilation in context):
+        raise ValueError(f"options.context must be a list of whole numbers of 1 or more, found {context!r}")
     layers: list[nn.Module] = []
     channels = 3
     for published in WIDTHS:
