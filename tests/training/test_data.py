@@ -88,6 +88,17 @@ def test_of_two_processes_that_draw_the_same_pictures_the_first_one_done_is_kept
     assert [path.name for path in tmp_path.iterdir()] == [f"synthetic-{slower.sha256[:12]}"]
 
 
+def test_pictures_of_another_split_are_drawn_anew(data_root: Path, cache: Path, tmp_path: Path) -> None:
+    textures, donors = (load_photographs(SOURCES[name], data_root, cache) for name in ("metu-ccic", "uav75"))
+    everything = list(range(len(textures.items)))
+    splits = [(everything, [0]), (everything[1:], [0]), (everything, [1])]
+    drawn = [draw_synthetic([(textures, of)], [(donors, by)], tmp_path, 2, 1) for of, by in splits]
+    assert len({item.sha256 for item in drawn}) == len(splits)
+    again = draw_synthetic([(textures, everything)], [(donors, [0])], tmp_path, 2, 1)
+    assert again.sha256 == drawn[0].sha256
+    assert len(list(tmp_path.iterdir())) == len(splits)
+
+
 def test_a_set_without_a_sound_square_ends_the_drawing_and_leaves_nothing_behind(
     data_root: Path, cache: Path, tmp_path: Path
 ) -> None:

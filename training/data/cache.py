@@ -183,7 +183,7 @@ def draw_synthetic(
     Raises:
         DataError: a data set of `donors` has no masks, or one of `textures` no sound square.
     """
-    sources = "+".join(photographs.sha256[:12] for photographs, _ in [*textures, *donors])
+    sources = "+".join(_material(photographs, indices) for photographs, indices in [*textures, *donors])
     name = f"synthetic-{SYNTHETIC_VERSION}-{seed}-{count}-{sources}"
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     folder = cache / f"synthetic-{sha256[:12]}"
@@ -216,6 +216,12 @@ def draw_synthetic(
         np.load(folder / "images.npy", mmap_mode="r"),
         np.load(folder / "masks.npy", mmap_mode="r"),
     )
+
+
+def _material(photographs: Photographs, indices: Sequence[int]) -> str:
+    """Name the photographs that are drawn from: of another split they are others, and so are the pictures."""
+    paths = "\n".join(photographs.items[index].path for index in indices)
+    return f"{photographs.sha256[:12]}-{hashlib.sha256(paths.encode()).hexdigest()[:12]}"
 
 
 def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> list[Donor]:
