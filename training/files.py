@@ -1,9 +1,12 @@
-"""How are files written so that a kill or an error leaves the old ones, and may results go where they should?"""
+"""How are files written so that a kill or an error leaves the old ones, told apart, and put where they should be?"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import ConfigError
@@ -18,6 +21,31 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def names_sha256(names: Iterable[str]) -> str:
+    """SHA-256 of names in their order, in hexadecimal."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Make a folder beside `target` to write in, and remove it at the end with what is left in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def put_in_place(work: Path, target: Path) -> None:

@@ -17,10 +17,11 @@ import torch
 
 from training.engine import checkpoint as checkpoints
 from training.export import pipeline
-from training.export.bundle import MANIFEST, Manifest, file_sha256, read_manifest, update_index, write_bundle
+from training.export.bundle import MANIFEST, Manifest, read_manifest, update_index, write_bundle
 from training.export.lineage import read_lineage
 from training.export.onnx import ExportError, to_onnx
 from training.export.quantize import FLOAT_SCHEME, quantise
+from training.files import file_sha256
 from training.models import create
 
 from .test_export_onnx import concrete, settled

@@ -24,7 +24,8 @@ from training.evaluation.evaluate_report import wanted_threshold
 from training.evaluation.settings import EvaluateSettings, overridden
 from training.evaluation.statement import Support, most_misses, needed, statement, supported, supports
 from training.evaluation.threshold import Scored, ThresholdError, rates_at
-from training.export.bundle import FILES, MANIFEST, file_sha256
+from training.export.bundle import FILES, MANIFEST
+from training.files import file_sha256
 
 from .conftest import REPOSITORY
 

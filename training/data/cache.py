@@ -26,6 +26,7 @@ from training.data.sources import BOX, CRACK, JOINT, Archive, Item, Source, read
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import Donor, draw, lift
 from training.errors import DataError
+from training.files import names_sha256
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +221,8 @@ def draw_synthetic(
 
 def _material(photographs: Photographs, indices: Sequence[int]) -> str:
     """Name the photographs that are drawn from: of another split they are others, and so are the pictures."""
-    paths = "\n".join(photographs.items[index].path for index in indices)
-    return f"{photographs.sha256[:12]}-{hashlib.sha256(paths.encode()).hexdigest()[:12]}"
+    names = names_sha256(photographs.items[index].path for index in indices)
+    return f"{photographs.sha256[:12]}-{names[:12]}"
 
 
 def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> list[Donor]:

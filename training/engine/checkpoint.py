@@ -25,7 +25,6 @@ generators.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ import torch
 
 from training.engine import bundle
 from training.errors import CheckpointError
+from training.files import file_sha256
 from training.models import CellClassifier, create
 
 __all__ = ["CheckpointError", "average_state", "load", "load_model", "model_of", "save", "weights_sha256"]
@@ -81,7 +81,7 @@ def weights_sha256(path: Path) -> str:
     """
     if path.is_dir():
         return str(bundle.facts(path)["sha256"])
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 def load_model(path: Path) -> CellClassifier:

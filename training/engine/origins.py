@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from training.data.mixture import DONORS, SYNTHETIC, TEXTURES, SourceSampler
 from training.data.sources import Archive
 from training.data.splits import read_split
 from training.errors import CheckpointError
+from training.files import names_sha256
 
 Origins = dict[str, dict[str, str]]
 """By name of the set: "sha256" of its archive (of drawn pictures: of what decides them), and of the sorted names of its
@@ -67,5 +67,4 @@ def require_same(now: Origins, before: Origins, path: Path) -> None:
 
 def _parts(name: str, splits: Path) -> dict[str, str]:
     rows = read_split(name, splits)
-    names = {part: sorted(row.path for row in rows if row.split == part) for part in ("train", "val")}
-    return {part: hashlib.sha256("\n".join(paths).encode()).hexdigest() for part, paths in names.items()}
+    return {part: names_sha256(sorted(row.path for row in rows if row.split == part)) for part in ("train", "val")}

@@ -158,6 +158,6 @@ def _threshold(
     return Threshold(
         choice.threshold_logit,
         "The threshold balances the stated bars over the validation sets "
-        f"{', '.join(dict.fromkeys(row.bar.set for row in choice.results))}; {choice.worst.bar.set} "
+        f"{', '.join(choice.sets)}; {choice.worst.bar.set} "
         f"{choice.worst.bar.kind} decided.",
     )

@@ -19,6 +19,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from training import page
 from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_splits
 from training.data.sources import SOURCES, added_sources
 from training.engine import checkpoint as checkpoints
@@ -361,18 +362,12 @@ def rich_table(results: Sequence[SetResult], title: str, bars: Sequence[Bar] = (
 
 def markdown_table(results: Sequence[SetResult], bars: Sequence[Bar] = ()) -> str:
     """The same as Markdown."""
-    headings = ("set", "role", "cracks", "sound", *_COLUMNS, "kinds")
-    return _as_markdown(headings, [_cells(row, bars) for row in results])
+    return page.markdown_table(page.Table(*result_rows(results, bars)))
 
 
 def by_group_table(results: Sequence[SetResult]) -> str:
     """The rates with the bootstrap interval by photograph, as Markdown."""
-    return _as_markdown(*group_rows(results))
-
-
-def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    return page.markdown_table(page.Table(*group_rows(results)))
 
 
 def reached_bars(results: Sequence[SetResult], bars: Sequence[Bar]) -> Iterator[tuple[Bar, SetResult, Rate]]:
@@ -387,11 +382,17 @@ def reached_bars(results: Sequence[SetResult], bars: Sequence[Bar]) -> Iterator[
 
 def bar_table(results: Sequence[SetResult], bars: Sequence[Bar]) -> str:
     """Every stated bar beside what was reached, as Markdown."""
-    lines = ["| set | measure | wanted | reached | |", "|---|---|---|---|---|"]
-    for bar, row, reached in reached_bars(results, bars):
-        verdict = "met" if reached.value >= bar.wanted else "**not met**"
-        lines.append(f"| {row.key} | {bar.kind} | {100 * bar.wanted:.1f} | {_estimate(reached)} | {verdict} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [
+            row.key,
+            bar.kind,
+            f"{100 * bar.wanted:.1f}",
+            _estimate(reached),
+            "met" if reached.value >= bar.wanted else "**not met**",
+        ]
+        for bar, row, reached in reached_bars(results, bars)
+    ]
+    return page.markdown_table(page.Table(["set", "measure", "wanted", "reached", ""], rows))
 
 
 def _cells(row: SetResult, bars: Sequence[Bar]) -> list[str]:

@@ -368,8 +368,7 @@ def _chosen_point(subject: Subject, model: Path, scored: dict[Pair, Scored]) -> 
         choice = choose_for(subject, validation)
     except ThresholdError as error:
         raise DataError(f"{model}: {error}; add such sets, or give --threshold-p or --bundle") from error
-    names = ", ".join(dict.fromkeys(row.bar.set for row in choice.results))
-    return OperatingPoint(choice.threshold_logit, 1.0, 0.0, f"chosen on the validation sets {names}")
+    return OperatingPoint(choice.threshold_logit, 1.0, 0.0, f"chosen on the validation sets {', '.join(choice.sets)}")
 
 
 def _sheets(folder: Path, pair: Pair, tiles: EvaluationSet, found: Sequence[Mistake], worst: int) -> list[Picture]:

@@ -85,6 +85,11 @@ class Choice:
         """The bar that decided."""
         return max(self.results, key=lambda result: result.used)
 
+    @property
+    def sets(self) -> list[str]:
+        """The sets that had a say, each once."""
+        return list(dict.fromkeys(result.bar.set for result in self.results))
+
     def by_bar(self) -> list[BarResult]:
         """One result a bar; where a set was scored by several files, the worse."""
         found: dict[Bar, BarResult] = {}

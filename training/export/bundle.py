@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.errors import CheckpointError
 from training.export.onnx import ExportError, save, set_metadata
-from training.files import write_whole
+from training.files import file_sha256, folder_beside, write_whole
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -212,44 +212,38 @@ def write_bundle(
     """
     target = target.resolve()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with folder_beside(target) as work:
+            files: dict[Literal["fp32", "int8"], ModelFile] = {}
+            for key, (model, channels, scheme) in models.items():
+                path = work / FILES[key]
+                point = facts["operating_point"]
+                set_metadata(
+                    model,
+                    {
+                        "crackscout.schema": str(SCHEMA),
+                        "crackscout.name": str(facts["name"]),
+                        "crackscout.version": str(facts["version"]),
+                        "crackscout.file": key,
+                        "crackscout.threshold_p": repr(float(point["threshold_p"])),
+                        "crackscout.temperature": repr(float(point["temperature"])),
+                        "crackscout.bias": repr(float(point["bias"])),
+                    },
+                )
+                save(model, path)
+                files[key] = ModelFile(
+                    path=path.name,
+                    sha256=file_sha256(path),
+                    channels=_three_or_four(channels),
+                    bytes=path.stat().st_size,
+                    scheme=scheme,
+                )
+            manifest = Manifest.model_validate({**facts, "files": files})
+            (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            (work / CARD).write_text(card, encoding="utf-8")
+            work.chmod(0o755)
+            _put_in_place(work, target)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written ({error.strerror})") from error
-    try:
-        files: dict[Literal["fp32", "int8"], ModelFile] = {}
-        for key, (model, channels, scheme) in models.items():
-            path = work / FILES[key]
-            point = facts["operating_point"]
-            set_metadata(
-                model,
-                {
-                    "crackscout.schema": str(SCHEMA),
-                    "crackscout.name": str(facts["name"]),
-                    "crackscout.version": str(facts["version"]),
-                    "crackscout.file": key,
-                    "crackscout.threshold_p": repr(float(point["threshold_p"])),
-                    "crackscout.temperature": repr(float(point["temperature"])),
-                    "crackscout.bias": repr(float(point["bias"])),
-                },
-            )
-            save(model, path)
-            files[key] = ModelFile(
-                path=path.name,
-                sha256=file_sha256(path),
-                channels=_three_or_four(channels),
-                bytes=path.stat().st_size,
-                scheme=scheme,
-            )
-        manifest = Manifest.model_validate({**facts, "files": files})
-        (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        (work / CARD).write_text(card, encoding="utf-8")
-        work.chmod(0o755)
-        _put_in_place(work, target)
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return manifest
 
 
@@ -272,11 +266,6 @@ def update_index(models_folder: Path, *, default: str | None = None) -> None:
         default = "opnet" if "opnet" in found else next(iter(found), None)
     text = json.dumps({"schema": SCHEMA, "default": default, "models": found}, indent=2) + "\n"
     write_whole(index, text)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _put_in_place(work: Path, target: Path) -> None:

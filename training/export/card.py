@@ -137,11 +137,10 @@ def threshold_rule(choice: Choice, validation: Sequence[str]) -> str:
         validation: names of all validation sets, also of those that had no say in it.
     """
     worst = choice.worst
-    decided = {result.bar.set for result in choice.results}
     whose = (
         "all validation sets"
-        if decided >= set(validation)
-        else f"the validation sets that the weights were trained on ({', '.join(sorted(decided))})"
+        if set(choice.sets) >= set(validation)
+        else f"the validation sets that the weights were trained on ({', '.join(sorted(choice.sets))})"
     )
     return (
         "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of "

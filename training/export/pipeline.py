@@ -157,8 +157,9 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         advance(1)
     reference = score_all(TorchScorer(net), validation, step, "PyTorch")
     as_float = score_all(OnnxScorer(float_model, threads=options.threads), validation, step, "float")
+    trained_on = {row["name"] for row in content.get("data", [])}
     bars = bars_for(options.name)
-    deciding = deciding_bars(bars, {row["name"] for row in content.get("data", [])})
+    deciding = deciding_bars(bars, trained_on)
     # No way of rounding mends a float file that is wrong: refuse before the long part.
     gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
     calibration = calibration_tiles(content, options, step)
@@ -182,7 +183,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
 
     rests_on = lineage.ancestors(run)
     hours, unknown = hours_of(rests_on)
-    basis = gsd_basis({row["name"] for row in content.get("data", [])})
+    basis = gsd_basis(trained_on)
     pooled_recall = agreements[-1].recall_other
     facts: dict[str, Any] = {
         "name": options.name,

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from training.engine.curves import draw_curves, read_trace
 from training.errors import DataError
 from training.export.bundle import INDEX, Manifest, read_manifest
 from training.export.lineage import LINEAGE, Lineage, Run, data_of, listed, read_lineage
-from training.files import put_in_place
+from training.files import folder_beside, put_in_place
 from training.journal import starts
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
@@ -54,30 +53,19 @@ def build(config: JournalConfig, standing_in: Path | None = None) -> Path:
 
     Raises:
         DataError: a page or run that the configuration names is neither there nor in the journal that stands, a
-            split is not there, or the folder cannot be written.
+            split is not there, or a file cannot be read or written.
         ExportError: a bundle cannot be read.
         CheckpointError: a run has no readable checkpoint.
     """
     standing = standing_journal(standing_in or config.out)
     target = config.out.resolve()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with folder_beside(target) as work:
+            page = _build(config.model_copy(update={"out": work}), standing)
+            put_in_place(work, target)
     except OSError as error:
-        raise DataError(f"{config.out}: cannot be written ({error.strerror})") from error
-    try:
-        page = _build(config.model_copy(update={"out": work}), standing)
-        _put_in_place(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        raise DataError(f"{config.out}: cannot be made ({error})") from error
     return config.out / page.name
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    try:
-        put_in_place(work, target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror})") from error
 
 
 def _build(config: JournalConfig, standing: Standing) -> Path:

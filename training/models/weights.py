@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from training.files import file_sha256
 
 
 def read_weights(path: Path, *, otherwise: str) -> dict[str, Tensor]:
@@ -53,6 +54,6 @@ def pretrained_of(model: str, options: Mapping[str, Any]) -> dict[str, str | Non
     path = Path(given)
     return {
         "name": handed_out.get(given, path.name),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+        "sha256": file_sha256(path) if path.is_file() else None,
         "licence": "Apache-2.0" if lite else "BSD-3-Clause (torchvision); ImageNet terms",
     }
