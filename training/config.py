@@ -161,6 +161,9 @@ class StageConfig(Strict):
     lr_end: float = Field(default=0.02, ge=0, le=1, description="share of the peak that the cosine ends at")
     warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
     preset: Literal["none", "published", "field"] = "field"
+    turned: float = Field(
+        default=0.4, ge=0, le=1, description="share of the field preset's tiles turned freely, by up to 45 degrees"
+    )
     sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
     max_minutes: float | None = Field(
         default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable"

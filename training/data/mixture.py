@@ -37,6 +37,10 @@ TEXTURES: Final = ("metu-ccic", "uav75")
 """Data sets whose sound squares synthetic pictures are drawn on."""
 DONORS: Final = ("uav75", "uavcrack")
 """Data sets whose cracks and joints are put there."""
+SURFACES: Final = ("not-concrete",)
+"""Data sets whose grain and edges some of them get."""
+TURNED: Final = 0.4
+"""Share of the tiles that are turned freely, by up to 45 degrees, if a stage does not say otherwise."""
 UNKNOWN_CELLS: Final = 127
 """Value in a batch's `cracks` where nobody knows whether there is a crack."""
 
@@ -117,8 +121,16 @@ class SourceSampler:
                 self._holders["crack" if kind == "crack" else "joint"].append(index)
                 self._spots[kind, index] = spots[:: max(1, len(spots) // 500)]
 
-    def sample(self, rng: Generator, out_px: int, *, rotate: bool) -> tuple[Image, bool, Image | None]:
+    def sample(
+        self, rng: Generator, out_px: int, *, rotate: bool, turned: float = TURNED
+    ) -> tuple[Image, bool, Image | None]:
         """Cut one tile.
+
+        Args:
+            rng: decides everything.
+            out_px: side of the tile.
+            rotate: whether it may be turned freely and stretched a little.
+            turned: share of the tiles that are then turned freely.
 
         Returns:
             The tile [out_px, out_px, 3], its label, and its mask (None: unknown for a crack, empty for none).
@@ -133,7 +145,10 @@ class SourceSampler:
             for attempt in range(TRIES):
                 index = int(rng.choice(self._holders[kind]))
                 aimed |= attempt == TRIES // 2  # a rare thing is not met by chance
-                view = self._entire(rng) if entire else self._view(kind, index, rng, out_px, rotate=rotate, aimed=aimed)
+                if entire:
+                    view = self._entire(rng)
+                else:
+                    view = self._view(kind, index, rng, out_px, rotate=rotate, turned=turned, aimed=aimed)
                 if self._masks is None:
                     return cut(self._images[index], view, out_px), kind == "crack", None
                 mask = cut_mask(self._masks[index], view, out_px)
@@ -215,7 +230,9 @@ class SourceSampler:
         turn = float(rng.integers(4)) * np.pi / 2
         return View(side / 2, side / 2, side, angle_rad=turn, mirrored=bool(rng.random() < 0.5))
 
-    def _view(self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool, aimed: bool) -> View:
+    def _view(
+        self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool, turned: float, aimed: bool
+    ) -> View:
         side = self._images.shape[1]
         zoom = float(np.exp(rng.uniform(*np.log(self.recipe.zoom))))
         if self.recipe.whole and rng.random() < 0.5:
@@ -227,7 +244,7 @@ class SourceSampler:
         else:
             y, x = side / 2 + rng.uniform(-slack, slack, 2)
         turn = float(rng.integers(4)) * np.pi / 2
-        if rotate and rng.random() < 0.4:
+        if rotate and rng.random() < turned:
             turn += float(rng.uniform(-np.pi / 4, np.pi / 4))
         return View(
             centre_x=float(np.clip(x, side / 2 - slack, side / 2 + slack)),
@@ -266,6 +283,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         stage: number of the stage.
         steps: how many batches there are.
         rows: which rows of each batch are drawn.
+        turned: share of the tiles that the field preset turns freely.
     """
 
     def __init__(
@@ -280,6 +298,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         stage: int,
         steps: int,
         rows: slice = slice(None),
+        turned: float = TURNED,
     ) -> None:
         self._names = [name for name, weight in weights.items() if weight > 0]
         share = np.array([weights[name] for name in self._names])
@@ -290,6 +309,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._published = PublishedPipeline(px) if preset == "published" else None
         self._appearance = Appearance("field" if preset == "field" else "none", seed)
         self._rotate = preset != "none"
+        self._turned = turned
         self._key = (seed, stage)
         self._steps = steps
         self._rows = rows
@@ -317,7 +337,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
             if self._published is not None:
                 tiles[row], label, mask = sampler.sample_published(rng, self._published, self._px)
             else:
-                tile, label, mask = sampler.sample(rng, self._px, rotate=self._rotate)
+                tile, label, mask = sampler.sample(rng, self._px, rotate=self._rotate, turned=self._turned)
                 tiles[row] = self._appearance(tile, rng)
             labels[row] = label
             if mask is not None:
@@ -342,7 +362,7 @@ def load_samplers(
             recipe asks for, or two hold the same pictures.
         ConfigError: the file that tells of such pairs is not valid.
     """
-    refuse_overlaps({name: {*TEXTURES, *DONORS} if name == SYNTHETIC else {name} for name in names})
+    refuse_overlaps({name: {*TEXTURES, *DONORS, *SURFACES} if name == SYNTHETIC else {name} for name in names})
     samplers = {}
     opened: dict[str, tuple[Photographs, list[int]]] = {}
 
@@ -356,7 +376,8 @@ def load_samplers(
         if name == SYNTHETIC:
             textures = [opened_source(of) for of in TEXTURES]
             donors = [opened_source(of) for of in DONORS]
-            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed)
+            surfaces = [opened_source(of) for of in SURFACES]
+            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed, surfaces)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))

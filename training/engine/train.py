@@ -295,6 +295,7 @@ class Trainer:
             stage=number,
             steps=stage.steps,
             rows=rows,
+            turned=stage.turned,
         )
 
     def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
