@@ -24,7 +24,7 @@ from training.config import ConfigError, LossConfig, ModelConfig, StageConfig, T
 from training.data.sources import JOINT
 from training.data.splits import SplitRow, read_split, write_split
 from training.engine import checkpoint, curves
-from training.engine.device import choose_device
+from training.engine.device import choose_device, cpu_flags, warn_if_slower
 from training.engine.meter import Losses
 from training.engine.origins import origins
 from training.engine.stopping import has_stalled, recall_at_specificity
@@ -276,6 +276,28 @@ def test_a_gpu_that_is_not_there_is_refused(config: TrainConfig, tmp_path: Path)
     with pytest.raises(ConfigError, match="GPU 0 is asked for, this machine has 0"):
         Trainer(config.model_copy(update={"device": "cuda"}), Path("x.yaml"), tmp_path)
     assert choose_device("auto") == torch.device("cpu")
+
+
+def test_a_cpu_that_imitates_bfloat16_is_named(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu = tmp_path / "cpuinfo"
+    for line, warned in [
+        ("flags\t\t: fpu avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("Features\t: fp asimd bf16\n", False),
+        ("model name\t: unknown\n", False),
+    ]:
+        cpu.write_text(f"processor\t: 0\n{line}\nprocessor\t: 1\n{line}")
+        caplog.clear()
+        warn_if_slower(config.model_copy(update={"bf16": True}), torch.device("cpu"), cpu_flags(cpu))
+        assert ("imitates bfloat16" in caplog.text) is warned
+        caplog.clear()
+        warn_if_slower(config, torch.device("cpu"), cpu_flags(cpu))
+        warn_if_slower(config.model_copy(update={"bf16": True}), torch.device("cuda"), cpu_flags(cpu))
+        assert not caplog.text
+    assert cpu_flags(tmp_path / "missing") == frozenset()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:

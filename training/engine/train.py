@@ -29,7 +29,14 @@ from training.data.sources import get_source
 from training.engine import checkpoint
 from training.engine.bundle import facts, restore_norms
 from training.engine.curves import TRACE_COLUMNS, draw_curves
-from training.engine.device import autocast, choose_device, random_state, set_random_state
+from training.engine.device import (
+    autocast,
+    choose_device,
+    cpu_flags,
+    random_state,
+    set_random_state,
+    warn_if_slower,
+)
 from training.engine.distributed import World
 from training.engine.losses import (
     cell_loss,
@@ -146,6 +153,7 @@ class Trainer:
         self._world.require_divisible({stage.name: stage.batch for stage in config.stages})
         self.device = choose_device(config.device, self._world.local_rank)
         if self._world.first:
+            warn_if_slower(config, self.device, cpu_flags())
             _make_folder(folder)
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)  # its own pool would fight with the network's threads

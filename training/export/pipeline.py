@@ -17,6 +17,7 @@ import onnx
 from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
 from training.data.mixture import RECIPES, SYNTHETIC, load_samplers
 from training.data.sources import SOURCES, added_sources
+from training.engine.device import cpu_flags
 from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
 from training.evaluation.evaluate import (
     OnnxScorer,
@@ -545,22 +546,11 @@ def _speed(float_model: onnx.ModelProto, int8_model: onnx.ModelProto, step: Step
     with step("speed", 1) as advance:
         times = interleaved_s({"fp32": float_model, "int8": int8_model})
         advance(1)
-    flags = _cpu_flags()
+    flags = cpu_flags()
     return Speed(
         ratio={batch: row["int8"] / row["fp32"] for batch, row in times.items()},
         cpu=platform.machine(),
         vnni="avx512_vnni" in flags or "avx_vnni" in flags,
-    )
-
-
-def _cpu_flags() -> frozenset[str]:
-    """Flags of the CPU as Linux lists them; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    return frozenset(
-        next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), [])
     )
 
 
