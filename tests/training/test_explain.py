@@ -385,6 +385,33 @@ def test_the_statement_names_the_control_first_and_the_area_second(lines: Evalua
     assert second.endswith("; above chance")
 
 
+def test_each_method_is_judged_on_the_tiles_that_have_its_map(lines: EvaluationSet) -> None:
+    settings, point = ExplainSettings(tolerance_px=2, smooth_px=0, resamples=50), OperatingPoint(-9, 1, 0, "planted")
+    chosen = [False, True, False, True, True, False]
+    explainer, other = Explainer(planted(-1.0)), Explainer(planted(1.0))
+    everything, control = explainer.explain(lines.tiles), other.explain(lines.tiles, integrated=chosen)
+    some = explainer.explain(lines.tiles, integrated=chosen)
+    assert [item.gradients is not None for item in some] == [item.n_steps > 0 for item in some] == chosen
+    for full, part in zip(everything, some, strict=True):
+        assert part.logit == full.logit
+        for method in (CELLS, GRAD_CAM):
+            assert np.array_equal(np.asarray(part.of(method)), np.asarray(full.of(method)))
+    pair = ("uav75", "val")
+    measured = {item.method: item for item in figures(pair, lines, some, control, TRAINED, point, settings)}
+    assert measured[CELLS].pointing.hits.total == measured[GRAD_CAM].pointing.hits.total == 6
+    assert measured[GRADIENTS].pointing.hits.total == 3
+    above = measured[GRADIENTS].pointing.hits_above_control
+    assert above is not None
+    assert above.value == pytest.approx(1.0)  # of the same three tiles
+    alone = lines.subset(np.flatnonzero(chosen))
+    by_themselves = figures(pair, alone, [everything[1], everything[3], everything[4]], [], TRAINED, point, settings)
+    pointing = {item.method: item.pointing for item in by_themselves}[GRADIENTS]
+    assert measured[GRADIENTS].pointing.hits == pointing.hits
+    assert measured[GRADIENTS].pointing.energy.value == pytest.approx(pointing.energy.value)
+    with pytest.raises(ValueError, match="shorter"):
+        explainer.explain(lines.tiles, integrated=[True])
+
+
 def test_similarity_is_one_for_a_map_and_itself_and_unknown_for_a_constant_one() -> None:
     values = np.random.default_rng(1).normal(size=(14, 14)).astype(np.float32)
     other = np.random.default_rng(2).normal(size=(14, 14)).astype(np.float32)
@@ -464,6 +491,7 @@ def test_the_command_writes_errors_maps_figures_and_a_page(
     assert missing["trained"]["tiles"] > missing["random weights"]["tiles"] == 3
     counts = content["sets"]["uav75/val"]
     assert counts["cracks"] + counts["sound"] == 10
+    assert "of at most 60 of each set" in (folder / "explain.md").read_text(encoding="utf-8")
     assert counts["cracks_in_set"] + counts["sound_in_set"] > 10
     text = (folder / "explain.md").read_text(encoding="utf-8")
     assert f"| uav75/val | {counts['cracks']} of {counts['cracks_in_set']} |" in text
@@ -476,6 +504,25 @@ def test_the_command_writes_errors_maps_figures_and_a_page(
     titles = [section.title for section in read_sections(folder / "index.html")[2]]
     assert titles[0] == "Does it look at the crack?"
     assert "pointing.svg" in (folder / "explain.md").read_text(encoding="utf-8")
+
+
+def test_integrated_gradients_can_be_taken_of_fewer_tiles_than_the_other_maps(
+    tmp_path: Path, quick: Path, model: Path, data_root: Path, cache: Path, splits: Path
+) -> None:
+    _register_further_commands()
+    found = []
+    for name in ("first", "again"):
+        arguments = ["explain", str(model), "--config", str(quick), "--out", str(tmp_path / name)]
+        arguments += ["--integrated-tiles", "2", "--threshold-p", "0.5"]
+        result = CliRunner().invoke(app, [*arguments, *options(data_root, cache, splits)])
+        assert result.exit_code == 0, result.output
+        found.append(json.loads((tmp_path / name / "tiny" / "explain.json").read_text(encoding="utf-8")))
+    assert found[0] == found[1]
+    rows = {(row["network"], row["method"], row["of"]): row for row in found[0]["measured"]}
+    for network in ("trained", "random weights"):
+        assert rows[network, CELLS, "all cracks"]["tiles"] == rows[network, GRAD_CAM, "all cracks"]["tiles"] == 3
+        assert rows[network, GRADIENTS, "all cracks"]["tiles"] == 2
+    assert found[0]["integrated_gradients"]["random weights"]["tiles"] == 2
 
 
 def test_a_bundle_is_explained_too_as_the_network_that_its_float_file_is(

@@ -17,7 +17,7 @@ weights. A map that looks as good there shows edges of the picture, not what was
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import cv2
@@ -58,7 +58,8 @@ class Maps:
         logit: of the tile.
         grad_cam: [h, w], of the last feature map, 0 and above; None for a model without gradients.
         grad_cam_earlier: [h', w'], of an earlier feature map, 0 and above; None also where no such layer is explained.
-        gradients: [S, S], integrated gradients summed over the channels (logits); None for a model without gradients.
+        gradients: [S, S], integrated gradients summed over the channels (logits); None for a model without gradients,
+            and where they were left out.
         delta: sum of the integrated gradients minus the difference between the logits of tile and baseline.
         distance: that difference of the logits.
         n_steps: with which the integrated gradients were taken; 0 where there are none.
@@ -163,7 +164,12 @@ class Explainer:
         return described
 
     def explain(
-        self, tiles: Image, progress: Callable[[int], None] | None = None, *, n_steps: int | None = None
+        self,
+        tiles: Image,
+        progress: Callable[[int], None] | None = None,
+        *,
+        n_steps: int | None = None,
+        integrated: Sequence[bool] | None = None,
     ) -> list[Maps]:
         """Draw the maps of tiles.
 
@@ -171,15 +177,17 @@ class Explainer:
             tiles: uint8 [N, S, S, 3], BGR.
             progress: is told how many tiles were done.
             n_steps: of Integrated Gradients, whatever is missing then; None refines them.
+            integrated: which of the tiles get Integrated Gradients, one for each; None: all.
         """
         found = []
-        for tile in tiles:
-            found.append(self._explain(tile, self._refinement.steps() if n_steps is None else iter([n_steps])))
+        for tile, wanted in zip(tiles, [True] * len(tiles) if integrated is None else integrated, strict=True):
+            tried = self._refinement.steps() if n_steps is None else iter([n_steps])
+            found.append(self._explain(tile, tried if wanted else None))
             if progress is not None:
                 progress(1)
         return found
 
-    def _explain(self, tile: Image, tried: Iterator[int]) -> Maps:
+    def _explain(self, tile: Image, tried: Iterator[int] | None) -> Maps:
         picture = torch.from_numpy(np.array(tile[None])).permute(0, 3, 1, 2).to(torch.float32)
         with torch.no_grad():
             logits, cells = self._net(torch.cat([picture, torch.full_like(picture, MEAN)]))
@@ -187,22 +195,21 @@ class Explainer:
             method: _map(grad_cam.attribute(picture.clone().requires_grad_(), relu_attributions=True)[0, 0])
             for method, grad_cam in self._grad_cams.items()
         }
+        found = Maps(
+            cells=_map(cells[0]),
+            logit=float(logits[0]),
+            grad_cam=grad_cams[GRAD_CAM],
+            grad_cam_earlier=grad_cams.get(GRAD_CAM_EARLIER),
+        )
+        if tried is None:
+            return found
         distance = float(logits[0] - logits[1])
         n_steps = next(tried)
         gradients, delta = self._integrated(picture, n_steps, distance)
         while not self._refinement.suffices(delta, distance) and (more := next(tried, None)) is not None:
             n_steps = more
             gradients, delta = self._integrated(picture, n_steps, distance)
-        return Maps(
-            cells=_map(cells[0]),
-            logit=float(logits[0]),
-            grad_cam=grad_cams[GRAD_CAM],
-            grad_cam_earlier=grad_cams.get(GRAD_CAM_EARLIER),
-            gradients=_map(gradients[0].sum(dim=0)),
-            delta=delta,
-            distance=distance,
-            n_steps=n_steps,
-        )
+        return replace(found, gradients=_map(gradients[0].sum(dim=0)), delta=delta, distance=distance, n_steps=n_steps)
 
     def _integrated(self, picture: Tensor, n_steps: int, distance: float) -> tuple[Tensor, float]:
         """Integrated gradients [1, 3, S, S] and how far their sum lies above the difference of the logits."""

@@ -49,7 +49,12 @@ class ExplainSettings(Common):
         default=["uav75/val", "uavcrack/val", "uavcrack/test", "walls-external/test", "nha12d/test"],
         description="NAME or NAME/SPLIT of sets with masks on which it is measured; empty: none",
     )
-    tiles_per_set: int | None = Field(default=60, ge=2, description="cracked tiles of each of these; null: all")
+    tiles_per_set: int | None = Field(default=None, ge=2, description="cracked tiles of each of these; null: all")
+    integrated_tiles: int | None = Field(
+        default=60,
+        ge=2,
+        description="how many of them get Integrated Gradients too, which take nearly all of the time; null: all",
+    )
     tolerance_px: float = Field(default=15.0, ge=0, le=100, description="distance from the mask that still counts")
     layer: str | None = Field(
         default=None,
@@ -110,6 +115,9 @@ def explain_command(
     sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT of the gallery, repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=10, help="At most so many tiles of each set.")] = None,
     tiles_per_set: Annotated[int | None, typer.Option(min=2, help="Cracked tiles of each set with masks.")] = None,
+    integrated_tiles: Annotated[
+        int | None, typer.Option(min=2, help="How many of them get Integrated Gradients, too.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures.")] = None,
     splits: Annotated[Path | None, typer.Option(help="Folder of the committed splits.")] = None,
@@ -128,6 +136,7 @@ def explain_command(
         sets=sets or None,
         limit=limit,
         tiles_per_set=tiles_per_set,
+        integrated_tiles=integrated_tiles,
     )
     torch.set_num_threads(settings.threads)
     cv2.setNumThreads(1)
@@ -262,7 +271,8 @@ def _explain_one(
     chart = draw_bars(folder / "pointing.svg", measured) if measured else None
     missing = {}
     if explainer is not None:
-        networks = {TRAINED: [*drawn, *seen], RANDOM: random}
+        integrated = ([item for item in maps if item.gradients is not None] for maps in ([*drawn, *seen], random))
+        networks = dict(zip((TRAINED, RANDOM), integrated, strict=True))
         missing = {network: completeness(maps, settings.refinement()) for network, maps in networks.items() if maps}
     found = Explained(
         label=label,
@@ -473,9 +483,10 @@ def _measure(
             )
             controls = [Explainer(net, layer=settings.layer, refinement=settings.refinement()) for net in nets]
         count = len(tiles) * (2 if controls else 1)
+        integrated = _integrated(len(tiles), settings)
         with progress_bar(f"{label}: pointing game, {'/'.join(pair)}", count) as advance:
             if explainer is not None:
-                maps = explainer.explain(tiles.tiles, advance)
+                maps = explainer.explain(tiles.tiles, advance, integrated=integrated)
             elif isinstance(subject.scorer, OnnxScorer):
                 maps = []
                 for index in range(len(tiles)):
@@ -486,7 +497,10 @@ def _measure(
                 raise DataError(f"{label}: neither a checkpoint nor a bundle")
             random = [
                 controls[index % len(controls)].explain(
-                    tiles.tiles[index : index + 1], advance, n_steps=maps[index].n_steps
+                    tiles.tiles[index : index + 1],
+                    advance,
+                    n_steps=maps[index].n_steps,
+                    integrated=integrated[index : index + 1],
                 )[0]
                 for index in range(len(tiles) if controls else 0)
             ]
@@ -496,6 +510,15 @@ def _measure(
         if random:
             measured += figures(pair, tiles, random, [], RANDOM, point, settings)
     return measured, seen, seen_random
+
+
+def _integrated(count: int, settings: ExplainSettings) -> list[bool]:
+    """Which of `count` tiles get Integrated Gradients: drawn at random, and the same for every model."""
+    import numpy as np
+
+    chosen = np.zeros(count, np.bool_)
+    chosen[np.random.default_rng(settings.seed).permutation(count)[: settings.integrated_tiles]] = True
+    return [bool(value) for value in chosen]
 
 
 def figures(
@@ -508,6 +531,8 @@ def figures(
     settings: ExplainSettings,
 ) -> list[Measured]:
     """Pointing game and energy of every method: of all cracks and, for the trained net, of those that it finds.
+
+    A method is judged on the tiles that have such a map.
 
     Args:
         pair: set and split.
@@ -534,10 +559,9 @@ def figures(
     measured = []
     for method in METHODS:
         points = _points(maps, method, tiles.masks, settings)
-        if not points:
-            continue
-        control = _points(random, method, tiles.masks, settings) if random else []
-        for name, indices in parts.items():
+        control = _points(random, method, tiles.masks, settings)
+        for name, wanted in parts.items():
+            indices = [index for index in wanted if index in points]
             if not indices:
                 continue
             similar = _similarity(maps, random, method, tiles.groups, settings) if name == ALL_CRACKS else None
@@ -554,18 +578,18 @@ def figures(
 
 def _points(
     maps: Sequence[Maps], method: str, masks: npt.NDArray[np.uint8], settings: ExplainSettings
-) -> list[TilePoint]:
-    """What the maps of one method say about each tile; empty where the model has no such maps."""
+) -> dict[int, TilePoint]:
+    """What the maps of one method say about the tiles that have one, by number of the tile."""
     from training.evaluation.explain import GRADIENTS
     from training.evaluation.pointing import judge
 
-    points = []
-    for item, mask in zip(maps, masks, strict=True):
+    points = {}
+    for index, item in enumerate(maps):
         values = item.of(method)
         if values is None:
-            return []
+            continue
         smoothed = item.of(method, settings.smooth_px) if method == GRADIENTS else None
-        points.append(judge(values, mask, settings.tolerance_px, pointing_at=smoothed))
+        points[index] = judge(values, masks[index], settings.tolerance_px, pointing_at=smoothed)
     return points
 
 

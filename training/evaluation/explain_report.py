@@ -401,7 +401,14 @@ def _looking(found: Explained) -> Section:
         "the same against a random point."
     )
     measured_of = ", ".join(f"{key} {count} of {total:,}" for key, (count, total) in found.masked.items())
-    paragraphs.append(f"Cracked tiles with a mask, drawn at random: {measured_of}.")
+    most = found.settings["integrated_tiles"]
+    of_these = (
+        f" Integrated Gradients, which take nearly all of the time: of at most {most} of each set, drawn at random from"
+        " these. Every row says on how many tiles it rests."
+        if most is not None and found.layers
+        else ""
+    )
+    paragraphs.append(f"Cracked tiles with a mask, drawn at random where not all: {measured_of}.{of_these}")
     rows = [
         [
             *_who(item),
