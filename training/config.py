@@ -164,6 +164,9 @@ class StageConfig(Strict):
     turned: float = Field(
         default=0.4, ge=0, le=1, description="share of the field preset's tiles turned freely, by up to 45 degrees"
     )
+    recoloured: float = Field(
+        default=0.3, ge=0, le=1, description="share of its tiles made paler, stronger in colour, tinted or grey"
+    )
     sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
     max_minutes: float | None = Field(
         default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable"

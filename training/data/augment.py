@@ -28,6 +28,8 @@ TONE_CURVE: Final = 0.30
 """Logarithm of the largest exponent of the tone curve."""
 WHITE_BALANCE: Final = 0.10
 SATURATION: Final = (0.0, 1.8)
+RECOLOURED: Final = 0.30
+"""Share of the tiles whose colours are mixed, if a stage does not say otherwise."""
 FOCUS_SIGMA_PX: Final = (0.3, 2.0)
 FOCUS_SHARE: Final = 0.6
 """Share of the blurred tiles that are out of focus; the rest moved."""
@@ -115,10 +117,12 @@ class Appearance:
             noise, JPEG, shadow edges, stains, paint, joints, cables, hairs). Nothing that is drawn is a crack, so the
             label stays. "published" varies place and look together: `training.data.published`.
         seed: of the bank of noise.
+        recoloured: share of the tiles that the field preset makes paler, stronger in colour, tinted or grey.
     """
 
-    def __init__(self, preset: Literal["none", "field"], seed: int = 0) -> None:
+    def __init__(self, preset: Literal["none", "field"], seed: int = 0, *, recoloured: float = RECOLOURED) -> None:
         self.preset = preset
+        self._recoloured = recoloured
         rng = np.random.default_rng(seed)
         self._noise = rng.standard_normal((_NOISE_BANK_PX, _NOISE_BANK_PX, 3)).astype(np.float32)
 
@@ -128,7 +132,7 @@ class Appearance:
 
     def _field(self, tile: Image, rng: Generator) -> Image:
         for chance, change in ON_THE_WALL:
-            if rng.random() < chance:
+            if rng.random() < (self._recoloured if change is mix_colours else chance):
                 tile = change(tile, rng)
         tile = _light(tile, rng)
         for chance, change in IN_THE_CAMERA:
@@ -390,7 +394,7 @@ ON_THE_WALL: Final[tuple[tuple[float, _Change], ...]] = (
     (0.08, draw_cable),
     (0.05, draw_hair),
     (0.12, cast_shadow),
-    (0.30, mix_colours),
+    (RECOLOURED, mix_colours),
 )
 """What the field preset does before the light varies, each with its chance."""
 

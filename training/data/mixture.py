@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data.augment import Appearance, Image, Preset, View, cut, cut_mask
+from training.data.augment import RECOLOURED, Appearance, Image, Preset, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, load_photographs
 from training.data.loaders import refuse_overlaps
 from training.data.published import PublishedPipeline, picture_side_px
@@ -284,6 +284,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         steps: how many batches there are.
         rows: which rows of each batch are drawn.
         turned: share of the tiles that the field preset turns freely.
+        recoloured: share of the tiles whose colours it mixes.
     """
 
     def __init__(
@@ -299,6 +300,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         steps: int,
         rows: slice = slice(None),
         turned: float = TURNED,
+        recoloured: float = RECOLOURED,
     ) -> None:
         self._names = [name for name, weight in weights.items() if weight > 0]
         share = np.array([weights[name] for name in self._names])
@@ -307,7 +309,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._px = px
         self._batch = batch
         self._published = PublishedPipeline(px) if preset == "published" else None
-        self._appearance = Appearance("field" if preset == "field" else "none", seed)
+        self._appearance = Appearance("field" if preset == "field" else "none", seed, recoloured=recoloured)
         self._rotate = preset != "none"
         self._turned = turned
         self._key = (seed, stage)

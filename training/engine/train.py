@@ -304,6 +304,7 @@ class Trainer:
             steps=stage.steps,
             rows=rows,
             turned=stage.turned,
+            recoloured=stage.recoloured,
         )
 
     def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
