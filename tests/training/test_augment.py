@@ -315,3 +315,23 @@ def test_joints_do_not_hide_marked_cracks() -> None:
     )  # fmt: skip
     assert (mask[:, 98:103] == CRACK).all()
     assert (mask == JOINT).any()
+
+
+def test_so_many_tiles_lose_their_colour_as_a_stage_asks_for(samplers: dict[str, SourceSampler]) -> None:
+    red = np.full((96, 96, 3), (50, 70, 180), np.uint8)
+
+    def grey(recoloured: float) -> float:
+        look = Appearance("field", 4, recoloured=recoloured)
+        varied = [look(red, np.random.default_rng(seed)).reshape(-1, 3) for seed in range(300)]
+        medians = [np.median(tile, axis=0) for tile in varied]
+        return float(np.mean([median.max() < 1.4 * median.min() for median in medians]))
+
+    assert grey(0.0) < 0.02  # paint or a shadow may cover a tile
+    assert 0.15 < grey(1.0) < 0.35  # grey, or of a saturation near 0
+    stages = [
+        Mixture(samplers, {"uav75": 1.0}, px=64, batch=8, preset="field", seed=4, stage=0, steps=1, recoloured=share)
+        for share in (0.3, 1.0)
+    ]
+    usual = Mixture(samplers, {"uav75": 1.0}, px=64, batch=8, preset="field", seed=4, stage=0, steps=1)
+    assert same(usual[0], stages[0][0])
+    assert not same(usual[0], stages[1][0])
