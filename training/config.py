@@ -179,6 +179,13 @@ class StageConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _varied_by_the_field_preset(self) -> StageConfig:
+        for name in ("turned", "recoloured"):
+            if self.preset != "field" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: is of the field preset, the stage has preset: {self.preset}")
+        return self
+
+    @model_validator(mode="after")
     def _warm_before_the_end(self) -> StageConfig:
         if 0 < self.steps <= self.warmup:
             raise ValueError(f"warmup: {self.warmup} steps, the stage has {self.steps}; it must be less")

@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
 from tests.training.conftest import texture
+from training.config import StageConfig
 from training.data import synthetic
 from training.data.augment import (
+    RECOLOURED,
     Appearance,
     Preset,
     compress,
@@ -23,7 +26,7 @@ from training.data.augment import (
     relight,
     shadow_edge,
 )
-from training.data.mixture import Mixture, SourceSampler, load_samplers
+from training.data.mixture import TURNED, Mixture, SourceSampler, load_samplers
 from training.data.published import PublishedPipeline, picture_side_px, published_transforms
 from training.data.sources import CRACK, JOINT
 from training.data.tiles import kind_of, label_of
@@ -315,6 +318,20 @@ def test_joints_do_not_hide_marked_cracks() -> None:
     )  # fmt: skip
     assert (mask[:, 98:103] == CRACK).all()
     assert (mask == JOINT).any()
+
+
+def test_a_stage_turns_and_recolours_as_the_field_preset_does_and_no_other_preset_does() -> None:
+    stage = {"name": "a", "px": 64, "steps": 100, "batch": 8, "lr": 1e-3, "sources": {"uav75": 1.0}}
+    usual = StageConfig.model_validate(stage)
+    assert (usual.turned, usual.recoloured) == (TURNED, RECOLOURED)
+    for name in ("turned", "recoloured"):
+        for preset in ("none", "published"):
+            with pytest.raises(
+                ValidationError, match=f"{name}: is of the field preset, the stage has preset: {preset}"
+            ):
+                StageConfig.model_validate(stage | {"preset": preset, name: 0.1})
+        with pytest.raises(ValidationError, match=f"{name}\n.*less than or equal to 1"):
+            StageConfig.model_validate(stage | {name: 1.5})
 
 
 def test_so_many_tiles_lose_their_colour_as_a_stage_asks_for(samplers: dict[str, SourceSampler]) -> None:

@@ -551,58 +551,6 @@ def test_a_transplanted_joint_runs_from_border_to_border() -> None:
             assert max(np.ptp(rows), np.ptp(columns)) > 180
 
 
-def test_a_surface_is_grain_and_edges_without_light_and_colour() -> None:
-    slope = np.repeat(np.linspace(60, 220, 256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
-    edged = slope.copy()
-    edged[:, 120:124] //= 3
-    rng = np.random.default_rng(2)
-    gains = [synthetic.roughness(slope, rng)[:, 60:-60] for _ in range(20)]
-    assert max(float(np.abs(gain - 1).max()) for gain in gains) < 0.1
-    for _ in range(20):
-        gain = synthetic.roughness(edged, rng)[:, :, 0]
-        assert gain[:, 120:124].max() < 0.85
-        assert abs(float(gain[:, 60:80].mean()) - 1) < 0.1
-
-
-def test_nothing_of_a_surface_runs_on_from_one_stone_to_the_next() -> None:
-    rough = np.ones((256, 256, 1), np.float32)
-    rough[100:104] = 0.3
-    mask = np.zeros((256, 256), np.uint8)
-    mask[:, 126:130] = JOINT
-    rows = []
-    for seed in range(20):
-        gain = synthetic._by_stone(rough, mask, np.random.default_rng(seed))[:, :, 0]
-        rows.append([set(np.flatnonzero(gain[:, column] < 0.5)) for column in (60, 200)])
-    assert np.mean([bool(left & right) for left, right in rows]) < 0.2
-    assert all(len(found) in {0, 4, 8} for pair in rows for found in pair)  # each stone has a whole piece of it
-
-
-def test_sound_and_cracked_walls_alike_get_the_surface_of_everyday_photographs() -> None:
-    everything = np.random.default_rng(3).integers(0, 256, (256, 256, 3), np.uint8)
-    flat = np.full((256, 256, 3), 120, np.uint8)
-    changed: dict[bool, list[bool]] = {False: [], True: []}
-    for seed in range(150):
-        for cracked, found in changed.items():
-            rng = np.random.default_rng(seed)
-            drawn = draw(flat, rng, cracked=cracked, surface=everything)
-            found.append(float(cv2.Laplacian(drawn.image, cv2.CV_32F).std()) > 60)
-            assert (drawn.mask == CRACK).any() == cracked
-    rate = {cracked: float(np.mean(found)) for cracked, found in changed.items()}
-    assert synthetic.ROUGH_WALL * 0.5 < rate[True] < synthetic.ROUGH_WALL * 1.6
-    assert rate[False] > rate[True]  # and masonry, which is always sound
-
-
-def test_pictures_with_other_surfaces_are_others(data_root: Path, cache: Path, tmp_path: Path) -> None:
-    textures, donors, things = (
-        load_photographs(SOURCES[name], data_root, cache) for name in ("metu-ccic", "uav75", "not-concrete")
-    )
-    given = ([(textures, list(range(len(textures.items))))], [(donors, [0])], tmp_path, 4, 1)
-    drawn = [draw_synthetic(*given, surfaces) for surfaces in ((), [(things, [0, 1])], [(things, [0])])]
-    assert len({photographs.sha256 for photographs in drawn}) == 3
-    with pytest.raises(DataError, match=r"not-concrete: none of .* 0 training photographs is sound"):
-        draw_synthetic(*given, [(things, [])])
-
-
 @pytest.mark.parametrize(("turned", "wanted"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
 def test_so_many_tiles_are_turned_freely_as_a_stage_asks_for(
     samplers: dict[str, SourceSampler], turned: float, wanted: float, monkeypatch: pytest.MonkeyPatch

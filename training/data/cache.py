@@ -36,16 +36,10 @@ LAYOUT: Final = 2
 MASKS: Final = "kept"
 """How masks are read and shrunk: as `shrink_mask` says. Changed whenever that changes."""
 
-TEXTURE_PX: Final = (100, 300)
-"""Smallest and largest side of the squares that are drawn on."""
-
-SURFACE_PX: Final = (60, 220)
-"""Smallest and largest side of the squares of everyday photographs whose grain and edges some pictures get."""
-
 MOST_TEXTURE_TRIES: Final = 10_000
 """After so many squares that are not sound a data set counts as one that has none."""
 
-SYNTHETIC_VERSION: Final = 10
+SYNTHETIC_VERSION: Final = 9
 """Raised whenever the way of drawing changes."""
 
 
@@ -177,7 +171,6 @@ def draw_synthetic(
     cache: Path,
     count: int,
     seed: int,
-    surfaces: Sequence[tuple[Photographs, list[int]]] = (),
 ) -> Photographs:
     """Return `count` drawn pictures with masks, every second one cracked; draw them if they are not cached.
 
@@ -187,13 +180,11 @@ def draw_synthetic(
         cache: folder of the cache.
         count: number of pictures.
         seed: decides all of them.
-        surfaces: likewise as textures, of anything without a crack; some pictures get their grain and edges.
 
     Raises:
-        DataError: a data set of `donors` has no masks, or one of `textures` or `surfaces` no sound square.
+        DataError: a data set of `donors` has no masks, or one of `textures` no sound square.
     """
-    material = [*textures, *donors, *surfaces]
-    sources = "+".join(_material(photographs, indices) for photographs, indices in material)
+    sources = "+".join(_material(photographs, indices) for photographs, indices in [*textures, *donors])
     name = f"synthetic-{SYNTHETIC_VERSION}-{seed}-{count}-{sources}"
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     folder = cache / f"synthetic-{sha256[:12]}"
@@ -209,9 +200,8 @@ def draw_synthetic(
             for index in range(count):
                 rng = np.random.default_rng((seed, index))
                 photographs, indices = textures[int(rng.integers(len(textures)))]
-                texture = _texture(photographs, indices, rng, TEXTURE_PX)
-                surface = _texture(*surfaces[int(rng.integers(len(surfaces)))], rng, SURFACE_PX) if surfaces else None
-                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints, surface=surface)
+                texture = _texture(photographs, indices, rng)
+                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints)
                 images[index], masks[index] = drawn.image, drawn.mask
         except DataError:
             shutil.rmtree(partial)
@@ -247,16 +237,8 @@ def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> li
     return found
 
 
-def _texture(
-    photographs: Photographs, indices: list[int], rng: np.random.Generator, sides: tuple[int, int]
-) -> NDArray[np.uint8]:
+def _texture(photographs: Photographs, indices: list[int], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Cut a sound square (no crack, no joint) and enlarge or shrink it to the size of the drawn pictures.
-
-    Args:
-        photographs: a data set.
-        indices: of those that may be cut from.
-        rng: decides which, and where.
-        sides: smallest and largest side in pixels of the photograph.
 
     Raises:
         DataError: there is none.
@@ -266,7 +248,7 @@ def _texture(
         if photographs.items[index].label:
             continue
         image = photographs.images[index]
-        side = int(rng.integers(sides[0], min(image.shape[0], sides[1]) + 1))
+        side = int(rng.integers(100, min(image.shape[0], 300) + 1))
         y, x = rng.integers(0, image.shape[0] - side + 1, 2)
         if photographs.masks is None or not photographs.masks[index, y : y + side, x : x + side].any():
             square = image[y : y + side, x : x + side]

@@ -37,8 +37,6 @@ TEXTURES: Final = ("metu-ccic", "uav75")
 """Data sets whose sound squares synthetic pictures are drawn on."""
 DONORS: Final = ("uav75", "uavcrack")
 """Data sets whose cracks and joints are put there."""
-SURFACES: Final = ("not-concrete",)
-"""Data sets whose grain and edges some of them get."""
 TURNED: Final = 0.4
 """Share of the tiles that are turned freely, by up to 45 degrees, if a stage does not say otherwise."""
 UNKNOWN_CELLS: Final = 127
@@ -364,7 +362,7 @@ def load_samplers(
             recipe asks for, or two hold the same pictures.
         ConfigError: the file that tells of such pairs is not valid.
     """
-    refuse_overlaps({name: {*TEXTURES, *DONORS, *SURFACES} if name == SYNTHETIC else {name} for name in names})
+    refuse_overlaps({name: {*TEXTURES, *DONORS} if name == SYNTHETIC else {name} for name in names})
     samplers = {}
     opened: dict[str, tuple[Photographs, list[int]]] = {}
 
@@ -378,8 +376,7 @@ def load_samplers(
         if name == SYNTHETIC:
             textures = [opened_source(of) for of in TEXTURES]
             donors = [opened_source(of) for of in DONORS]
-            surfaces = [opened_source(of) for of in SURFACES]
-            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed, surfaces)
+            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))

@@ -6,9 +6,6 @@ sound: nets that were shown cracked masonry, too, could still not tell it from s
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
 photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
 way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall.
-
-Concrete is smoother than split stone, crumbling mortar, or a wall with things on it. So some surfaces get the grain and
-the edges of everyday photographs, without their light and colour, sound and cracked walls alike.
 """
 
 from __future__ import annotations
@@ -35,12 +32,6 @@ FIRED: Final = 0.5
 """Share of the masonry in which single bricks or stones are cracked."""
 MIN_BRICK_PX: Final = 30
 """Height and width from which a brick is large enough to show a crack of its own."""
-ROUGH: Final = {"brick": 0.4, "rubble": 0.5}
-"""Share of the masonry with the surface of an everyday photograph, another piece of it on each stone."""
-ROUGH_WALL: Final = 0.2
-"""Share of the other pictures with such a surface."""
-GROUND_SIGMA_PX: Final = (6.0, 30.0)
-"""What is smoother than this Gaussian counts as light and colour of an everyday photograph, not as its surface."""
 MIN_CRACK_PX: Final = 80
 MIN_DARKENING: Final = 9.0
 """Grey levels by which a transplanted crack must darken its new wall, on average over its mask, to be seen at all."""
@@ -106,7 +97,6 @@ def draw(
     cracked: bool,
     cracks: Sequence[Donor] = (),
     joints: Sequence[Donor] = (),
-    surface: Image | None = None,
 ) -> Drawn:
     """Draw one picture on a texture.
 
@@ -116,10 +106,18 @@ def draw(
         cracked: whether there are cracks.
         cracks: lifted off training photographs; without any all cracks are drawn.
         joints: likewise.
-        surface: BGR uint8 [256, 256, 3] of anything without a crack, whose grain and edges some pictures get.
     """
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    canvas = _build(texture, mask, rng, cracked=cracked, cracks=cracks, surface=surface)
+    canvas = texture.astype(np.float32)
+    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.17, 0.38, 0.10, 0.07, 0.19, 0.09])
+    if cracked and pattern in MASONRY:
+        pattern = "bare"
+    if pattern in MASONRY:
+        canvas = (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
+        if cracks and rng.random() < FIRED:
+            canvas = _fired(canvas, mask, cracks, rng)
+    elif pattern != "bare":
+        canvas = _joints(canvas, mask, rng, str(pattern))
     if rng.random() < 0.3:
         canvas = _shadow(canvas, rng)
     if rng.random() < 0.25:
@@ -132,27 +130,6 @@ def draw(
         canvas = _crack_it(canvas, mask, cracks, rng)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Drawn(image, mask)
-
-
-def _build(
-    texture: Image, mask: Image, rng: Generator, *, cracked: bool, cracks: Sequence[Donor], surface: Image | None
-) -> Float:
-    """Build the wall, without what lies on it or runs through it."""
-    canvas = texture.astype(np.float32)
-    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.17, 0.38, 0.10, 0.07, 0.19, 0.09])
-    if cracked and pattern in MASONRY:
-        pattern = "bare"
-    rough = None
-    if surface is not None and rng.random() < ROUGH.get(pattern, ROUGH_WALL):
-        rough = roughness(surface, rng)
-    if pattern in MASONRY:
-        canvas = (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
-        if rough is not None:
-            canvas = np.asarray(canvas * _by_stone(rough, mask, rng), np.float32)
-        return _fired(canvas, mask, cracks, rng) if cracks and rng.random() < FIRED else canvas
-    if rough is not None:
-        canvas = np.asarray(canvas * rough, np.float32)
-    return canvas if pattern == "bare" else _joints(canvas, mask, rng, str(pattern))
 
 
 def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
@@ -295,24 +272,6 @@ def _rubble(canvas: Float, mask: Image, rng: Generator) -> Float:
     mask[joint] = JOINT
     tint = _wobble(np.asarray(tint, np.float32), rng, float(rng.uniform(0.2, 1.5)), knots=40)
     return _weathered(tint, mask, _relief(canvas, rng), rng)
-
-
-def roughness(surface: Image, rng: Generator) -> Float:
-    """Turn a photograph of anything into a gain around 1 [256, 256, 1]: its grain and edges, flatter or rougher."""
-    grey = surface.mean(axis=2).astype(np.float32) + 8
-    ground = cv2.GaussianBlur(grey, (0, 0), float(rng.uniform(*GROUND_SIGMA_PX)))
-    return np.asarray(np.clip((grey / ground) ** rng.uniform(0.4, 1.5), 0.25, 1.6)[:, :, None], np.float32)
-
-
-def _by_stone(rough: Float, mask: Image, rng: Generator) -> Float:
-    """Give each stone, and the mortar, another piece of a rough surface: nothing runs on from one to the next."""
-    count, stones = cv2.connectedComponents((mask == 0).astype(np.uint8), connectivity=4)
-    mirrored = np.pad(rough, ((0, SIDE_PX), (0, SIDE_PX), (0, 0)), mode="symmetric")
-    shifts = rng.integers(0, 2 * SIDE_PX, (count, 2))
-    rows, columns = np.indices(stones.shape)
-    shifted = mirrored[(rows + shifts[stones, 0]) % (2 * SIDE_PX), (columns + shifts[stones, 1]) % (2 * SIDE_PX)]
-    crumbling = np.where(stones == 0, rng.uniform(0.5, 2.0), 1.0).astype(np.float32)
-    return np.asarray(np.clip(shifted ** crumbling[:, :, None], 0.2, 1.6), np.float32)
 
 
 def _relief(canvas: Float, rng: Generator) -> Float:

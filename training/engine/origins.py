@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from training.config import TrainConfig
-from training.data.mixture import DONORS, SURFACES, SYNTHETIC, TEXTURES, SourceSampler
+from training.data.mixture import DONORS, SYNTHETIC, TEXTURES, SourceSampler
 from training.data.sources import Archive
 from training.data.splits import read_split
 from training.errors import CheckpointError
@@ -40,7 +40,7 @@ def origins(config: TrainConfig, samplers: Mapping[str, SourceSampler]) -> Origi
         if name not in found:
             found[name] = {"sha256": Archive.find(data.root, name).sha256()}
     if SYNTHETIC in found:
-        for name in {*TEXTURES, *DONORS, *SURFACES}:
+        for name in {*TEXTURES, *DONORS}:
             found.setdefault(name, {})  # its archive is part of the drawn pictures' hash
     for name in found.keys() - {SYNTHETIC}:
         found[name].update(_parts(name, data.splits))
