@@ -302,7 +302,12 @@ def thin(tiles: EvaluationSet, limit: int | None, *, seed: int = 0) -> Evaluatio
     """At most `limit` tiles of a set, drawn at random with a seed, in their old order."""
     if limit is None or len(tiles) <= limit:
         return tiles
-    return tiles.subset(np.sort(np.random.default_rng(seed).permutation(len(tiles))[:limit]))
+    return tiles.subset(some_of(len(tiles), limit, seed=seed))
+
+
+def some_of(count: int, limit: int | None, *, seed: int) -> npt.NDArray[np.intp]:
+    """At most `limit` numbers below `count`, drawn at random with a seed, in their order."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
 def score(scorer: Scorer, tiles: EvaluationSet, progress: Progress | None = None) -> Scored:

@@ -271,9 +271,10 @@ def _explain_one(
     chart = draw_bars(folder / "pointing.svg", measured) if measured else None
     missing = {}
     if explainer is not None:
-        integrated = ([item for item in maps if item.gradients is not None] for maps in ([*drawn, *seen], random))
-        networks = dict(zip((TRAINED, RANDOM), integrated, strict=True))
-        missing = {network: completeness(maps, settings.refinement()) for network, maps in networks.items() if maps}
+        for network, maps in ((TRAINED, [*drawn, *seen]), (RANDOM, random)):
+            integrated = [item for item in maps if item.gradients is not None]
+            if integrated:
+                missing[network] = completeness(integrated, settings.refinement())
     found = Explained(
         label=label,
         point=point,
@@ -514,11 +515,10 @@ def _measure(
 
 def _integrated(count: int, settings: ExplainSettings) -> list[bool]:
     """Which of `count` tiles get Integrated Gradients: drawn at random, and the same for every model."""
-    import numpy as np
+    from training.evaluation.evaluate import some_of
 
-    chosen = np.zeros(count, np.bool_)
-    chosen[np.random.default_rng(settings.seed).permutation(count)[: settings.integrated_tiles]] = True
-    return [bool(value) for value in chosen]
+    chosen = set(some_of(count, settings.integrated_tiles, seed=settings.seed).tolist())
+    return [index in chosen for index in range(count)]
 
 
 def figures(
