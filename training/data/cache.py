@@ -39,7 +39,7 @@ MASKS: Final = "kept"
 MOST_TEXTURE_TRIES: Final = 10_000
 """After so many squares that are not sound a data set counts as one that has none."""
 
-SYNTHETIC_VERSION: Final = 9
+SYNTHETIC_VERSION: Final = 11
 """Raised whenever the way of drawing changes."""
 
 

@@ -5,7 +5,8 @@ pictures are sound, half have one to three cracks, on the same kinds of backgrou
 sound: nets that were shown cracked masonry, too, could still not tell it from sound masonry on photographs (AUROC 0.5),
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
 photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
-way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall.
+way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall. Two in five
+pictures are rough walls in the sun (`training.data.relief`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.data import relief
 from training.data.augment import draw_stains
 from training.data.sources import CRACK, JOINT
 
@@ -27,7 +29,16 @@ TRANSPLANTED: Final = 0.6
 """Share of the cracks, of walls and of single bricks, that are transplanted, not drawn."""
 MAX_TILT_RAD: Final = 0.2
 """By how much a camera's tilt turns a transplanted joint, at most."""
-MASONRY: Final = ("brick", "rubble")
+PATTERNS: Final = {
+    "bare": 0.12, "brick": 0.20, "rubble": 0.06, "grid": 0.05, "planks": 0.13, "slab": 0.06, "masonry in relief": 0.22,
+    "concrete in relief": 0.16,
+}  # fmt: skip
+"""What is drawn, and how often; the first six are flat."""
+FLAT_MASONRY: Final = ("brick", "rubble")
+UNCRACKED: Final = {"brick": "bare", "rubble": "bare", "masonry in relief": "concrete in relief"}
+"""What is drawn cracked instead of masonry."""
+CARVED: Final = 0.5
+"""Share of the cracks on concrete in relief that are grooves in it; the others are laid on what was lit."""
 FIRED: Final = 0.5
 """Share of the masonry in which single bricks or stones are cracked."""
 MIN_BRICK_PX: Final = 30
@@ -107,17 +118,13 @@ def draw(
         cracks: lifted off training photographs; without any all cracks are drawn.
         joints: likewise.
     """
+    pattern = str(rng.choice(list(PATTERNS), p=list(PATTERNS.values())))
+    if cracked:
+        pattern = UNCRACKED.get(pattern, pattern)
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    canvas = texture.astype(np.float32)
-    pattern = rng.choice(["bare", "brick", "rubble", "grid", "planks", "slab"], p=[0.17, 0.38, 0.10, 0.07, 0.19, 0.09])
-    if cracked and pattern in MASONRY:
-        pattern = "bare"
-    if pattern in MASONRY:
-        canvas = (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
-        if cracks and rng.random() < FIRED:
-            canvas = _fired(canvas, mask, cracks, rng)
-    elif pattern != "bare":
-        canvas = _joints(canvas, mask, rng, str(pattern))
+    canvas = _wall(texture, mask, rng, pattern, carved=cracked and rng.random() < CARVED)
+    if pattern in UNCRACKED and cracks and rng.random() < FIRED:
+        canvas = _fired(canvas, mask, cracks, rng)
     if rng.random() < 0.3:
         canvas = _shadow(canvas, rng)
     if rng.random() < 0.25:
@@ -126,10 +133,24 @@ def draw(
         canvas = _cables(canvas, rng)
     if joints and rng.random() < (0.15 if cracked else 0.3):
         canvas = _transplant(canvas, mask, joints[int(rng.integers(len(joints)))], rng)
-    if cracked:
+    if cracked and np.count_nonzero(mask == CRACK) <= MIN_CRACK_PX:
         canvas = _crack_it(canvas, mask, cracks, rng)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Drawn(image, mask)
+
+
+def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: bool) -> Float:
+    """Return a wall of one of PATTERNS and mark its joints, and its cracks if it is `carved`."""
+    canvas = texture.astype(np.float32)
+    if pattern == "bare":
+        return canvas
+    if pattern in FLAT_MASONRY:
+        return (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
+    if pattern.endswith("in relief"):
+        wall = relief.masonry(texture, rng) if pattern in UNCRACKED else relief.concrete(texture, rng, cracked=carved)
+        canvas, mask[:] = relief.light(wall, rng)
+        return canvas
+    return _joints(canvas, mask, rng, pattern)
 
 
 def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:

@@ -1,0 +1,407 @@
+"""What do rough walls look like in the sun? Masonry and concrete as height and colour, lit from one side.
+
+Flat drawings miss what a rough wall shows most: shadows. Split stone, crumbling mortar, planks that stand proud of each
+other, coarse render and peeling paint throw dark, thin, irregular lines without being cracked. Here each picture is a
+field of heights and a field of colours; a sun at any height and a sky light it (Lambert's law, shadows cast along the
+sun's direction, a sky that deep places see less of). Cracks are grooves in it. The finest colours are still those of a
+photograph, so that no renderer's smoothness gives the answer away.
+
+Heights and lengths are in fine pixels, `FINE` of which are one pixel of the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.data.sources import CRACK, JOINT
+
+FINE: Final = 2
+SUN_STEPS: Final = 28
+"""Points along the way to the sun at which something may stand in the way."""
+Image = NDArray[np.uint8]
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Relief:
+    """A wall before it is lit: `height` float32 [S, S], `colour` BGR float32 [S, S, 3], `mask` uint8 [S, S]."""
+
+    height: Float
+    colour: Float
+    mask: Image
+
+
+def masonry(texture: Image, rng: Generator) -> Relief:
+    """Lay bricks, ashlar or rubble with mortar that is flush, raked, smeared or crumbling; always sound.
+
+    Args:
+        texture: BGR uint8 [H, H, 3] without a crack; its grain is laid over stones and mortar.
+        rng: decides everything.
+
+    Returns:
+        A relief of side FINE x H, its mortar marked as JOINT.
+    """
+    side = FINE * texture.shape[0]
+    kind = str(rng.choice(["brick", "ashlar", "rubble"], p=[0.5, 0.25, 0.25]))
+    size = FINE * float(np.exp(rng.uniform(np.log(14), np.log(60 if rng.random() < 0.5 else 230))))
+    mortar = max(2.0, size * float(rng.uniform(0.03, 0.22)))
+    stones = (_rubble if kind == "rubble" else _courses)(side, size, mortar, rng, even=kind == "brick")
+    inside = np.asarray(cv2.distanceTransform((stones > 0).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    count = int(stones.max()) + 1
+    rough = float(np.exp(rng.uniform(np.log(0.15), np.log(1.0 if kind == "brick" else 4.0)))) * min(2.0, size / 60)
+    grain = cloud(side, rng, size * float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.5, 1.1)))
+    height = np.asarray(rough * grain + _pitted(side, rng), np.float32)
+    height += (float(rng.uniform(0.2, 1.5)) * rng.standard_normal(count).astype(np.float32))[stones]
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    tilt = rng.normal(0, rng.uniform(0.0, 0.05), (2, count)).astype(np.float32)
+    middle = np.stack([_middles(stones, axis, count) for axis in (rows, columns)])
+    height += tilt[0][stones] * (rows - middle[0][stones]) + tilt[1][stones] * (columns - middle[1][stones])
+    edge = size * float(rng.uniform(0.02, 0.3))  # stones are rounded, and chipped where the cloud is low
+    worn = np.clip(inside * (1 + float(rng.uniform(0.0, 0.6)) * cloud(side, rng, edge * 2, 0.6)), 0, edge)
+    height -= float(rng.uniform(0.1, 0.9)) * (edge - worn) ** 2 / edge
+    level = -float(rng.uniform(0.0, 0.5)) * mortar - float(rng.uniform(-0.5, 2.0))
+    crumbled = cloud(side, rng, mortar * float(rng.uniform(1.0, 6.0)), float(rng.uniform(0.3, 0.9)))
+    sand = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, 5.0, 0.2)
+    bed = np.asarray(level + float(rng.uniform(0.1, 1.4)) * crumbled, np.float32)
+    if rng.random() < 0.5:  # it shrank away from the stones, here and there
+        gap = np.clip(1.5 - np.abs(_from_stones(stones) - 1.0), 0, 1) * (
+            cloud(side, rng, size, 0.5) > rng.uniform(0, 1.2)
+        )
+        bed -= float(rng.uniform(2.0, 9.0)) * gap
+    if rng.random() < 0.4:  # and fell out elsewhere
+        fallen = np.clip(3 * (cloud(side, rng, size * float(rng.uniform(0.5, 3)), 0.4) - rng.uniform(0.5, 1.5)), 0, 1)
+        bed -= float(rng.uniform(0.2, 1.0)) * mortar * fallen
+    covered = (stones == 0) | (bed > cv2.GaussianBlur(height, (0, 0), 2.0))  # what is smeared hides its stone
+    height = np.where(covered, bed + sand, height)
+    if rng.random() < 0.15:  # painted or limewashed: one colour, softer edges
+        height = cv2.GaussianBlur(height, (0, 0), float(rng.uniform(1.0, 3.0)))
+        colour = np.broadcast_to(np.float32(rng.uniform(120, 225)) * _shades(1, 0.1, rng)[0], (side, side, 3)).copy()
+    else:
+        base = np.array(STONES_BGR, np.float32)[rng.integers(len(STONES_BGR))] * np.float32(rng.uniform(0.6, 1.2))
+        colour = (base * _shades(count, float(rng.uniform(0.02, 0.3)), rng))[stones]
+        colour *= (1 + float(rng.uniform(0.0, 0.15)) * cloud(side, rng, size, 0.4))[:, :, None]
+        colour[covered] = np.float32(rng.uniform(60, 210)) * _shades(1, 0.12, rng)[0]
+    if rng.random() < 0.3:  # moss and dirt in low places, lime that bled out on others
+        low = np.clip(0.5 - height / (2 + height.std()) + 0.5 * cloud(side, rng, size * 2, 0.5) - 0.5, 0, 1)
+        stain = np.array(((40, 75, 65), (35, 45, 50), (225, 228, 230)), np.float32)[rng.integers(3)]
+        colour += (float(rng.uniform(0.3, 0.9)) * low)[:, :, None] * (stain - colour)
+    marked = np.where(stones == 0, np.uint8(JOINT), np.uint8(0))
+    return Relief(np.asarray(height, np.float32), _grained(np.asarray(colour, np.float32), texture, rng), marked)
+
+
+def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
+    """Cast, render or paint a wall: board marks, coarse render, exposed aggregate, panels, peeling paint, or smooth.
+
+    Args:
+        texture: as above; its colours are the wall's, unless it is painted.
+        rng: decides everything.
+        cracked: whether one or two cracks run through it, marked as CRACK.
+    """
+    side = FINE * texture.shape[0]
+    mask = np.zeros((side, side), np.uint8)
+    colour = np.asarray(cv2.resize(texture, (side, side), interpolation=cv2.INTER_CUBIC), np.float32).clip(0, 255)
+    if rng.random() < 0.35:
+        paint = np.float32(rng.uniform(90, 225)) * _shades(1, 0.25, rng)[0]
+        colour = _grained(np.broadcast_to(paint, (side, side, 3)).copy(), texture, rng)
+    height = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, float(rng.uniform(20, 120)), float(rng.uniform(0.3, 0.9)))
+    kind = str(rng.choice(["smooth", "boards", "render", "aggregate", "panel"], p=[0.2, 0.3, 0.25, 0.1, 0.15]))
+    if kind == "boards":
+        height = height + _boards(side, mask, rng)
+    elif kind == "panel":
+        height = height + _panel(side, mask, rng)
+    elif kind == "render":
+        coarse = cloud(side, rng, float(np.exp(rng.uniform(np.log(4), np.log(30)))), float(rng.uniform(0.1, 0.7)))
+        height = height + float(rng.uniform(0.4, 2.2)) * np.maximum(coarse, float(rng.uniform(-3.0, 0.5)))
+    elif kind == "aggregate":
+        size = float(rng.uniform(8, 40))
+        pebbles = _rubble(side, size, 2.0, rng, even=False)
+        inside = np.asarray(cv2.distanceTransform((pebbles > 0).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
+        height = height + float(rng.uniform(0.3, 1.0)) * np.sqrt(inside * size / 3)
+        colour *= _shades(int(pebbles.max()) + 1, float(rng.uniform(0.03, 0.25)), rng)[pebbles]
+    height = np.asarray(height + _pitted(side, rng), np.float32)
+    if rng.random() < 0.2:  # paint or a skin of mortar that peels: a low, ragged step, another colour below it
+        bare = cloud(side, rng, float(rng.uniform(60, 300)), float(rng.uniform(0.3, 0.8))) > rng.uniform(0.3, 1.6)
+        height -= float(rng.uniform(0.4, 2.5)) * bare
+        colour *= np.where(bare[:, :, None], np.float32(rng.uniform(0.6, 1.3)) * _shades(1, 0.1, rng)[0], np.float32(1))
+    if cracked:
+        height, colour = _crack(height, colour, mask, rng)
+    return Relief(height, np.asarray(colour, np.float32), mask)
+
+
+def light(relief: Relief, rng: Generator) -> tuple[Float, Image]:
+    """Light a relief and take its picture.
+
+    Returns:
+        BGR float32 [S / FINE, S / FINE, 3], 0 to 255 or more, and the mask at that size; a crack of one fine pixel
+        keeps its pixel.
+    """
+    height = relief.height
+    side = height.shape[0]
+    azimuth = float(
+        rng.uniform(np.pi, 2 * np.pi) if rng.random() < 0.85 else rng.uniform(0, np.pi)
+    )  # from above, mostly
+    slope = float(np.tan(np.radians(rng.uniform(12, 70))))  # of the sun's rays over the wall
+    towards = np.array([np.cos(azimuth), np.sin(azimuth)])
+    sun = float(rng.uniform(0.3, 0.85)) if rng.random() < 0.7 else 0.0
+    dx, dy = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
+    facing = slope - (dx * towards[0] + dy * towards[1])
+    direct = np.clip(facing, 0, None) / (slope * np.sqrt(1 + dx * dx + dy * dy))
+    if sun:
+        reach = float(height.max() - height.min()) / slope
+        above = np.zeros_like(height)  # how far the ray to the sun runs below what stands in its way
+        for distance in np.unique(np.round(np.geomspace(1, max(2.0, min(reach, side / 3)), SUN_STEPS), 1)):
+            matrix = np.array([[1, 0, distance * towards[0]], [0, 1, distance * towards[1]]])
+            there = cv2.warpAffine(
+                height,
+                matrix,
+                (side, side),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            np.maximum(above, there - height - np.float32(distance * slope), out=above)
+        direct *= 1 - np.clip(above / float(rng.uniform(0.3, 1.2)), 0, 1)
+    sky = np.ones_like(height)
+    for sigma in (1.5, 4.0, 12.0):
+        hidden = np.clip((cv2.GaussianBlur(height, (0, 0), sigma) - height) / (1.2 * sigma), 0, None)
+        sky /= 1 + hidden
+    lit = sun * direct + (1 - sun) * sky * (0.75 + 0.25 / np.sqrt(1 + dx * dx + dy * dy))
+    picture = np.asarray(relief.colour * np.clip(lit, 0.03, 2.0)[:, :, None], np.float32)
+    picture *= min(1.0, 245 / max(1.0, float(np.percentile(picture[::8, ::8], 97))))  # a camera would expose for it
+    small = side // FINE
+    image = np.asarray(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA), np.float32)
+    joint = cv2.resize((relief.mask == JOINT).astype(np.float32), (small, small), interpolation=cv2.INTER_AREA) >= 0.5
+    crack = cv2.resize((relief.mask == CRACK).astype(np.float32), (small, small), interpolation=cv2.INTER_AREA) > 0
+    return image, np.where(crack, np.uint8(CRACK), np.where(joint, np.uint8(JOINT), np.uint8(0)))
+
+
+STONES_BGR: Final = (
+    (60, 80, 150), (70, 95, 170), (90, 120, 180), (150, 155, 160), (85, 90, 98), (120, 150, 175), (185, 195, 200),
+    (75, 100, 130), (50, 62, 105), (135, 160, 195), (110, 128, 138), (120, 135, 150), (145, 165, 180),
+)  # fmt: skip
+"""Reds, yellows, browns, limestone, granite and slate."""
+
+
+def cloud(side: int, rng: Generator, scale: float, persistence: float) -> Float:
+    """Return fractal noise of mean 0 and deviation 1, float32 [side, side].
+
+    Args:
+        side: in fine pixels.
+        rng: decides everything.
+        scale: of its largest forms, in fine pixels.
+        persistence: by what each octave, half as large, is weaker: 0.3 is smooth, 1 is rough.
+    """
+    total = np.zeros((side, side), np.float32)
+    weight, knot = 1.0, max(2.0, scale)
+    while knot >= 2.0:
+        knots = int(np.ceil(side / knot)) + 3
+        field = rng.standard_normal((knots, knots), np.float32)
+        size = int(knots * knot)
+        if size > 2 * side:  # large forms: only the part that is looked at
+            field, size = field[: knots // 2 + 2, : knots // 2 + 2], int((knots // 2 + 2) * knot)
+        grown = cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
+        left, top = (int(v) for v in rng.integers(0, max(1, size - side + 1), 2))
+        total += np.float32(weight) * grown[top : top + side, left : left + side]
+        weight, knot = weight * persistence, knot / 2
+    return np.asarray((total - total.mean()) / max(float(total.std()), 1e-6), np.float32)
+
+
+def _shades(count: int, spread: float, rng: Generator) -> Float:
+    """Return gains of brightness and, less, of colour around 1, float32 [count, 3]."""
+    gain = 1 + spread * rng.standard_normal((count, 1)) + 0.15 * spread * rng.standard_normal((count, 3))
+    return np.asarray(np.clip(gain, 0.25, 1.8), np.float32)
+
+
+def _grained(colour: Float, texture: Image, rng: Generator) -> Float:
+    """Lay the grain of a photograph over a colour."""
+    grey = cv2.cvtColor(texture, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    side = colour.shape[0]
+    gain = (grey / max(float(grey.mean()), 1.0)) ** np.float32(rng.uniform(0.3, 1.8))
+    return np.asarray(
+        colour * cv2.resize(gain, (side, side), interpolation=cv2.INTER_CUBIC)[:, :, None].clip(0.2, 2), np.float32
+    )
+
+
+def _pitted(side: int, rng: Generator) -> Float:
+    """Return pores and pits, 0 or below."""
+    pits = np.zeros((side, side), np.float32)
+    if rng.random() < 0.5:
+        return pits
+    largest = float(rng.uniform(3, 16))
+    for _ in range(int(rng.integers(5, 150))):
+        radius = max(1.5, largest * float(rng.random()) ** 2)
+        spot = [int(v) for v in rng.integers(0, side, 2)]
+        axes = [max(1, round(radius * float(v))) for v in rng.uniform(0.6, 1.3, 2)]
+        cv2.ellipse(pits, spot, axes, float(rng.uniform(0, 180)), 0, 360, -radius * float(rng.uniform(0.4, 1.5)), -1)
+    return np.asarray(cv2.GaussianBlur(pits, (0, 0), 0.8 + largest / 8), np.float32)
+
+
+def _middles(stones: NDArray[np.int32], axis: Float, count: int) -> Float:
+    flat = stones.ravel()
+    area = np.maximum(np.bincount(flat, minlength=count), 1)
+    return np.asarray(np.bincount(flat, axis.ravel(), minlength=count) / area, np.float32)
+
+
+def _from_stones(stones: NDArray[np.int32]) -> Float:
+    return np.asarray(cv2.distanceTransform((stones == 0).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
+
+
+def _bent(stones: NDArray[np.int32], rng: Generator, size: float, mortar: float) -> NDArray[np.int32]:
+    """Bend courses and roughen outlines: numbers move, nothing is mixed."""
+    side = stones.shape[0]
+    shift = [float(rng.uniform(0, 0.03)) * size * cloud(side, rng, 4 * size, 0.3) for _ in range(2)]
+    ragged = float(rng.uniform(0.0, 0.35)) * mortar
+    shift = [along + ragged * cloud(side, rng, max(4.0, size / 5), 0.6) for along in shift]
+    angle, middle = float(rng.normal(0, 0.06)), side / 2
+    rows, columns = np.mgrid[:side, :side].astype(np.float32) - np.float32(middle)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    x = np.clip(np.rint(cos * columns - sin * rows + shift[0] + middle), 0, side - 1).astype(np.intp)
+    y = np.clip(np.rint(sin * columns + cos * rows + shift[1] + middle), 0, side - 1).astype(np.intp)
+    return np.asarray(stones[y, x], np.int32)
+
+
+def _courses(side: int, size: float, mortar: float, rng: Generator, *, even: bool) -> NDArray[np.int32]:
+    """Number the stones of a bond from 1; mortar is 0.
+
+    Args:
+        side: of the field.
+        size: height of a course.
+        mortar: width of a joint.
+        rng: decides everything.
+        even: bricks of one size in a bond; otherwise squared stones of any length in courses of any height.
+    """
+    stones = np.zeros((side, side), np.int32)
+    ratio = float(rng.uniform(1.8, 3.6))
+    bond = float(rng.choice([0.5, 0.33, 0.0], p=[0.75, 0.2, 0.05]))
+    headers = int(rng.integers(2, 7)) if rng.random() < 0.25 else 10**6
+    top, row, number = -float(rng.uniform(0, size)), 0, 0
+    half = mortar / 2
+    while top < side:
+        height = size if even else size * float(rng.uniform(0.6, 1.5))
+        length = size * (ratio / 2 if row % headers == headers - 1 else ratio)
+        left = -length * (bond * row % 1.0) - length * (0.25 if even else float(rng.random()))
+        while left < side:
+            width = (
+                length * (1 + 0.02 * float(rng.standard_normal())) if even else height * float(rng.uniform(0.8, 3.2))
+            )
+            number += 1
+            wander = rng.normal(0, mortar * 0.08, (4, 2))
+            corners = np.array(
+                [[left + half, top + half], [left + width - half, top + half],
+                 [left + width - half, top + height - half], [left + half, top + height - half]]
+            )  # fmt: skip
+            cv2.fillConvexPoly(stones, np.rint(corners + wander).astype(np.int32), number)
+            left += width
+        top, row = top + height, row + 1
+    return _bent(stones, rng, size, mortar)
+
+
+def _rubble(side: int, size: float, mortar: float, rng: Generator, *, even: bool) -> NDArray[np.int32]:
+    """Number stones of any shape from 1: the cells of scattered points, parted where two cells meet."""
+    flat = 1.0 if even else float(rng.uniform(1.0, 2.0))
+    across, down = int(side / size) + 3, int(side * flat / size) + 3
+    columns, rows = np.meshgrid(np.arange(across) - 1.0, np.arange(down) - 1.0)
+    points = np.stack([(columns + 0.5 * (rows % 2)) * size, rows * size / flat], axis=-1).reshape(-1, 2)
+    points += rng.normal(0, size * rng.uniform(0.12, 0.3), points.shape) / np.array([1.0, flat])
+    seeds = np.ones((side, side), np.uint8)
+    spots = np.rint(points).astype(np.int32).clip(0, side - 1)
+    seeds[spots[:, 1], spots[:, 0]] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = np.asarray(labels, np.int32)
+    border = np.zeros((side, side), np.uint8)
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    border[1:] |= labels[1:] != labels[:-1]
+    apart = cv2.distanceTransform(1 - border, cv2.DIST_L2, 5)
+    return _bent(np.where(apart < mortar / 2, 0, labels).astype(np.int32), rng, size, mortar)
+
+
+def _boards(side: int, mask: Image, rng: Generator) -> Float:
+    """Return what planks leave: each at its own level, its grain, between them a ridge, a groove or only a step."""
+    spacing = FINE * float(rng.uniform(25, 140))
+    upright = bool(rng.random() < 0.5)
+    tilt = float(rng.normal(0, 0.04))
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    across = (columns + tilt * rows if upright else rows + tilt * columns) + float(rng.uniform(0, spacing))
+    across += float(rng.uniform(0, 1.2)) * cloud(side, rng, float(rng.uniform(40, 300)), 0.4)
+    plank = np.floor(across / spacing).astype(np.intp) + 2
+    plank = np.clip(plank, 0, int(side / spacing) + 6)
+    height = (float(rng.uniform(0.1, 1.8)) * rng.standard_normal(int(side / spacing) + 7).astype(np.float32))[plank]
+    streaks = rng.standard_normal(
+        (int(side / rng.uniform(3, 16)) + 2, int(side / rng.uniform(60, 400)) + 3), np.float32
+    )
+    grain = cv2.resize(streaks if not upright else streaks.T, (side, side), interpolation=cv2.INTER_CUBIC)
+    height += float(rng.uniform(0.0, 0.6)) * grain
+    beside = np.abs((across + spacing / 2) % spacing - spacing / 2)
+    width = float(rng.uniform(1.0, 5.0))
+    broken = np.clip(0.7 + float(rng.uniform(0, 1.2)) * cloud(side, rng, float(rng.uniform(20, 150)), 0.5), 0, 2)
+    sign = float(rng.choice([1.0, -1.0, 0.0], p=[0.4, 0.45, 0.15]))
+    height += sign * float(rng.uniform(0.8, 5.0)) * broken * np.clip(width - beside, 0, 1)
+    mask[beside < width] = JOINT
+    return np.asarray(height, np.float32)
+
+
+def _panel(side: int, mask: Image, rng: Generator) -> Float:
+    """Return one or two straight joints with worn edges, open or filled."""
+    height = np.zeros((side, side), np.float32)
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    first = bool(rng.random() < 0.5)
+    for upright in (first,) if rng.random() < 0.6 else (first, not first):
+        tilt = np.float32(rng.normal(0, 0.04))
+        across = (columns + tilt * rows if upright else rows + tilt * columns) - np.float32(
+            rng.uniform(0.1, 0.9) * side
+        )
+        worn = float(rng.uniform(0.0, 1.5)) * np.abs(cloud(side, rng, float(rng.uniform(10, 60)), 0.6))
+        half = FINE * float(np.exp(rng.uniform(np.log(0.5), np.log(9.0))))
+        within = np.clip(half + worn - np.abs(across), 0, 1)
+        height -= float(rng.uniform(1.0, 8.0)) * within
+        mask[np.abs(across) <= half] = JOINT
+    return height
+
+
+def _crack(height: Float, colour: Float, mask: Image, rng: Generator) -> tuple[Float, Float]:
+    """Cut one or two cracks: where a rough field changes its sign along a course, parted by what varies along it.
+
+    The two sides may stand at different heights, edges are chipped, and dirt, lime or rust may line the crack.
+    """
+    side = height.shape[0]
+    rows, columns = np.mgrid[:side, :side].astype(np.float32) / np.float32(side) - np.float32(0.5)
+    for _ in range(int(rng.choice([1, 2], p=[0.75, 0.25]))):
+        angle = float(rng.uniform(0, np.pi) if rng.random() < 0.7 else rng.integers(2) * np.pi / 2 + rng.normal(0, 0.1))
+        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        along, across = cos * columns + sin * rows, cos * rows - sin * columns - np.float32(rng.uniform(-0.3, 0.3))
+        waver = float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
+        across = (
+            across + waver * cloud(side, rng, side / float(rng.uniform(1.5, 6)), float(rng.uniform(0.45, 0.7)))
+        ) * side
+        steep = np.maximum(
+            np.hypot(
+                cv2.Sobel(across, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(across, cv2.CV_32F, 0, 1, scale=0.125)
+            ),
+            0.5,
+        )
+        distance = np.abs(across) / steep
+        width = FINE * float(np.exp(rng.uniform(np.log(0.4), np.log(4.0))))
+        half = 0.5 * width * np.exp(float(rng.uniform(0.1, 0.5)) * cloud(side, rng, float(rng.uniform(20, 120)), 0.6))
+        a, b = (-1.0, 1.0) if rng.random() < 0.5 else np.sort(rng.uniform(-0.7, 0.7, 2))
+        if b - a < 0.35:
+            a, b = -0.4, 0.4
+        half *= np.clip(8 * np.minimum(along - np.float32(a), np.float32(b) - along), 0, 1)  # it closes at its ends
+        chipped = 0.8 * half * np.clip(cloud(side, rng, 12.0, 0.6) - 0.8, 0, 2) * float(rng.integers(2))
+        opened = np.clip(half + chipped + 0.5 - distance, 0, 1) * (half > 0.2)
+        if rng.random() < 0.3:  # one side stands proud
+            height = height + float(rng.uniform(0.3, 1.5)) * np.clip(across / 2, -0.5, 0.5) * np.exp(
+                -distance / (0.2 * side)
+            )
+        height = np.asarray(height - opened * float(rng.uniform(0.8, 6.0)) * (1 + half), np.float32)
+        if rng.random() < 0.25:  # lime or rust that water carried out
+            halo = np.exp(-distance / float(rng.uniform(4, 25))) * (half > 0.25) * (cloud(side, rng, 80.0, 0.5) > -0.3)
+            stain = np.array(((215, 220, 222), (50, 85, 140), (60, 70, 75)), np.float32)[rng.integers(3)]
+            colour = colour + (float(rng.uniform(0.2, 0.7)) * halo)[:, :, None] * (stain - colour)
+        colour = np.asarray(colour * (1 - float(rng.uniform(0.1, 0.8)) * opened)[:, :, None], np.float32)
+        mask[opened >= 0.5] = CRACK
+    return height, colour
