@@ -22,6 +22,12 @@ from numpy.typing import NDArray
 from training.data.sources import CRACK, JOINT
 
 FINE: Final = 2
+BRIGHTEST: Final = 245.0
+"""What 97 % of a picture stay below."""
+CLOSED: Final = 0.2
+"""Half of a crack's width, in fine pixels, up to which nothing is seen of it."""
+PAINTED: Final = 0.15
+"""Share of the masonry that is painted or limewashed: one colour, softer edges."""
 SUN_STEPS: Final = 28
 """Points along the way to the sun at which something may stand in the way."""
 Image = NDArray[np.uint8]
@@ -35,6 +41,23 @@ class Relief:
     height: Float
     colour: Float
     mask: Image
+
+
+@dataclass(frozen=True)
+class Sun:
+    """Where light comes from: the sun, and evenly from the sky in front of the wall.
+
+    Attributes:
+        azimuth_rad: direction to the sun along the wall, from the picture's right over its bottom.
+        elevation_deg: of the sun over the wall's plane.
+        share: of the light that is the sun's, 0 to 1.
+        softness: fine pixels over which a shadow's edge fades.
+    """
+
+    azimuth_rad: float
+    elevation_deg: float
+    share: float
+    softness: float
 
 
 def masonry(texture: Image, rng: Generator) -> Relief:
@@ -52,47 +75,57 @@ def masonry(texture: Image, rng: Generator) -> Relief:
     size = FINE * float(np.exp(rng.uniform(np.log(14), np.log(60 if rng.random() < 0.5 else 230))))
     mortar = max(2.0, size * float(rng.uniform(0.03, 0.22)))
     stones = (_rubble if kind == "rubble" else _courses)(side, size, mortar, rng, even=kind == "brick")
-    inside = np.asarray(cv2.distanceTransform((stones > 0).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
-    count = int(stones.max()) + 1
-    rough = float(np.exp(rng.uniform(np.log(0.15), np.log(1.0 if kind == "brick" else 4.0)))) * min(2.0, size / 60)
-    grain = cloud(side, rng, size * float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.5, 1.1)))
-    height = np.asarray(rough * grain + _pitted(side, rng), np.float32)
-    height += (float(rng.uniform(0.2, 1.5)) * rng.standard_normal(count).astype(np.float32))[stones]
-    rows, columns = np.mgrid[:side, :side].astype(np.float32)
-    tilt = rng.normal(0, rng.uniform(0.0, 0.05), (2, count)).astype(np.float32)
-    middle = np.stack([_middles(stones, axis, count) for axis in (rows, columns)])
-    height += tilt[0][stones] * (rows - middle[0][stones]) + tilt[1][stones] * (columns - middle[1][stones])
-    edge = size * float(rng.uniform(0.02, 0.3))  # stones are rounded, and chipped where the cloud is low
-    worn = np.clip(inside * (1 + float(rng.uniform(0.0, 0.6)) * cloud(side, rng, edge * 2, 0.6)), 0, edge)
-    height -= float(rng.uniform(0.1, 0.9)) * (edge - worn) ** 2 / edge
-    level = -float(rng.uniform(0.0, 0.5)) * mortar - float(rng.uniform(-0.5, 2.0))
-    crumbled = cloud(side, rng, mortar * float(rng.uniform(1.0, 6.0)), float(rng.uniform(0.3, 0.9)))
-    sand = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, 5.0, 0.2)
-    bed = np.asarray(level + float(rng.uniform(0.1, 1.4)) * crumbled, np.float32)
-    if rng.random() < 0.5:  # it shrank away from the stones, here and there
-        gap = np.clip(1.5 - np.abs(_from_stones(stones) - 1.0), 0, 1) * (
-            cloud(side, rng, size, 0.5) > rng.uniform(0, 1.2)
-        )
-        bed -= float(rng.uniform(2.0, 9.0)) * gap
-    if rng.random() < 0.4:  # and fell out elsewhere
-        fallen = np.clip(3 * (cloud(side, rng, size * float(rng.uniform(0.5, 3)), 0.4) - rng.uniform(0.5, 1.5)), 0, 1)
-        bed -= float(rng.uniform(0.2, 1.0)) * mortar * fallen
+    height = _stones(stones, size, rng, roughest=1.0 if kind == "brick" else 4.0)
+    bed = _bed(stones, size, mortar, rng)
     covered = (stones == 0) | (bed > cv2.GaussianBlur(height, (0, 0), 2.0))  # what is smeared hides its stone
-    height = np.where(covered, bed + sand, height)
-    if rng.random() < 0.15:  # painted or limewashed: one colour, softer edges
-        height = cv2.GaussianBlur(height, (0, 0), float(rng.uniform(1.0, 3.0)))
+    sand = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, 5.0, 0.2)
+    height = np.asarray(np.where(covered, bed + sand, height), np.float32)
+    if rng.random() < 0.5:  # mortar shrank away from some stones
+        beside = cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 3)
+        somewhere = cloud(side, rng, size, 0.5) > rng.uniform(0, 1.2)
+        height -= float(rng.uniform(2.0, 9.0)) * np.clip(1.5 - np.abs(beside - 1.0), 0, 1) * somewhere
+    if rng.random() < PAINTED:
+        height = np.asarray(cv2.GaussianBlur(height, (0, 0), float(rng.uniform(1.0, 3.0))), np.float32)
         colour = np.broadcast_to(np.float32(rng.uniform(120, 225)) * _shades(1, 0.1, rng)[0], (side, side, 3)).copy()
     else:
         base = np.array(STONES_BGR, np.float32)[rng.integers(len(STONES_BGR))] * np.float32(rng.uniform(0.6, 1.2))
-        colour = (base * _shades(count, float(rng.uniform(0.02, 0.3)), rng))[stones]
+        colour = (base * _shades(int(stones.max()) + 1, float(rng.uniform(0.02, 0.3)), rng))[stones]
         colour *= (1 + float(rng.uniform(0.0, 0.15)) * cloud(side, rng, size, 0.4))[:, :, None]
         colour[covered] = np.float32(rng.uniform(60, 210)) * _shades(1, 0.12, rng)[0]
-    if rng.random() < 0.3:  # moss and dirt in low places, lime that bled out on others
-        low = np.clip(0.5 - height / (2 + height.std()) + 0.5 * cloud(side, rng, size * 2, 0.5) - 0.5, 0, 1)
+    if rng.random() < 0.3:  # moss or dirt in low places, or lime that bled out
+        low = np.clip(0.5 * cloud(side, rng, size * 2, 0.5) - height / (2 + height.std()), 0, 1)
         stain = np.array(((40, 75, 65), (35, 45, 50), (225, 228, 230)), np.float32)[rng.integers(3)]
         colour += (float(rng.uniform(0.3, 0.9)) * low)[:, :, None] * (stain - colour)
     marked = np.where(stones == 0, np.uint8(JOINT), np.uint8(0))
-    return Relief(np.asarray(height, np.float32), _grained(np.asarray(colour, np.float32), texture, rng), marked)
+    return Relief(height, _grained(np.asarray(colour, np.float32), texture, rng), marked)
+
+
+def _stones(stones: NDArray[np.int32], size: float, rng: Generator, *, roughest: float) -> Float:
+    """Return the faces of stones: rough, each at its own level and a little askew, rounded and chipped at its edges."""
+    side, count = stones.shape[0], int(stones.max()) + 1
+    rough = float(np.exp(rng.uniform(np.log(0.15), np.log(roughest)))) * min(2.0, size / 60)
+    height = rough * cloud(side, rng, size * float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.5, 1.1)))
+    height = np.asarray(height + _pitted(side, rng), np.float32)
+    height += (float(rng.uniform(0.2, 1.5)) * rng.standard_normal(count).astype(np.float32))[stones]
+    tilt = rng.normal(0, rng.uniform(0.0, 0.05), (2, count)).astype(np.float32)
+    for slope, axis in zip(tilt, np.mgrid[:side, :side].astype(np.float32), strict=True):
+        height += slope[stones] * (axis - _middles(stones, axis, count)[stones])
+    edge = size * float(rng.uniform(0.02, 0.3))
+    inside = np.asarray(cv2.distanceTransform((stones > 0).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    worn = np.clip(inside * (1 + float(rng.uniform(0.0, 0.6)) * cloud(side, rng, edge * 2, 0.6)), 0, edge)
+    return np.asarray(height - float(rng.uniform(0.1, 0.9)) * (edge - worn) ** 2 / edge, np.float32)
+
+
+def _bed(stones: NDArray[np.int32], size: float, mortar: float, rng: Generator) -> Float:
+    """Return the level of the mortar, also where stones hide it: flush or raked, fallen out here and there."""
+    side = stones.shape[0]
+    level = -float(rng.uniform(0.0, 0.5)) * mortar - float(rng.uniform(-0.5, 2.0))
+    crumbled = cloud(side, rng, mortar * float(rng.uniform(1.0, 6.0)), float(rng.uniform(0.3, 0.9)))
+    bed = np.asarray(level + float(rng.uniform(0.1, 1.4)) * crumbled, np.float32)
+    if rng.random() < 0.4:
+        fallen = np.clip(3 * (cloud(side, rng, size * float(rng.uniform(0.5, 3)), 0.4) - rng.uniform(0.5, 1.5)), 0, 1)
+        bed -= float(rng.uniform(0.2, 1.0)) * mortar * fallen
+    return np.asarray(bed, np.float32)
 
 
 def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
@@ -110,7 +143,7 @@ def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
         paint = np.float32(rng.uniform(90, 225)) * _shades(1, 0.25, rng)[0]
         colour = _grained(np.broadcast_to(paint, (side, side, 3)).copy(), texture, rng)
     height = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, float(rng.uniform(20, 120)), float(rng.uniform(0.3, 0.9)))
-    kind = str(rng.choice(["smooth", "boards", "render", "aggregate", "panel"], p=[0.2, 0.3, 0.25, 0.1, 0.15]))
+    kind = str(rng.choice(["smooth", "boards", "render", "aggregate", "panel"], p=[0.24, 0.30, 0.25, 0.06, 0.15]))
     if kind == "boards":
         height = height + _boards(side, mask, rng)
     elif kind == "panel":
@@ -129,55 +162,69 @@ def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
         bare = cloud(side, rng, float(rng.uniform(60, 300)), float(rng.uniform(0.3, 0.8))) > rng.uniform(0.3, 1.6)
         height -= float(rng.uniform(0.4, 2.5)) * bare
         colour *= np.where(bare[:, :, None], np.float32(rng.uniform(0.6, 1.3)) * _shades(1, 0.1, rng)[0], np.float32(1))
-    if cracked:
+    for _ in range(int(rng.choice([1, 2], p=[0.75, 0.25])) if cracked else 0):
         height, colour = _crack(height, colour, mask, rng)
     return Relief(height, np.asarray(colour, np.float32), mask)
 
 
-def light(relief: Relief, rng: Generator) -> tuple[Float, Image]:
-    """Light a relief and take its picture.
+def weather(rng: Generator) -> Sun:
+    """Return a sun, above the wall's top in most pictures, or, in three of ten, a covered sky."""
+    azimuth = float(rng.uniform(np.pi, 2 * np.pi) if rng.random() < 0.85 else rng.uniform(0, np.pi))
+    elevation = float(rng.uniform(12, 70))
+    share = float(rng.uniform(0.3, 0.85)) if rng.random() < 0.7 else 0.0
+    return Sun(azimuth, elevation, share, float(rng.uniform(0.3, 1.2)) if share else 1.0)
+
+
+def light(relief: Relief, sun: Sun) -> tuple[Float, Image]:
+    """Light a relief and take its picture; an even wall comes out as its colours are.
 
     Returns:
-        BGR float32 [S / FINE, S / FINE, 3], 0 to 255 or more, and the mask at that size; a crack of one fine pixel
-        keeps its pixel.
+        BGR float32 [S / FINE, S / FINE, 3], 0 to 255 or a little more, and the mask at that size; a crack of one fine
+        pixel keeps its pixel.
     """
     height = relief.height
-    side = height.shape[0]
-    azimuth = float(
-        rng.uniform(np.pi, 2 * np.pi) if rng.random() < 0.85 else rng.uniform(0, np.pi)
-    )  # from above, mostly
-    slope = float(np.tan(np.radians(rng.uniform(12, 70))))  # of the sun's rays over the wall
-    towards = np.array([np.cos(azimuth), np.sin(azimuth)])
-    sun = float(rng.uniform(0.3, 0.85)) if rng.random() < 0.7 else 0.0
-    dx, dy = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
-    facing = slope - (dx * towards[0] + dy * towards[1])
-    direct = np.clip(facing, 0, None) / (slope * np.sqrt(1 + dx * dx + dy * dy))
-    if sun:
-        reach = float(height.max() - height.min()) / slope
-        above = np.zeros_like(height)  # how far the ray to the sun runs below what stands in its way
-        for distance in np.unique(np.round(np.geomspace(1, max(2.0, min(reach, side / 3)), SUN_STEPS), 1)):
-            matrix = np.array([[1, 0, distance * towards[0]], [0, 1, distance * towards[1]]])
-            there = cv2.warpAffine(
-                height,
-                matrix,
-                (side, side),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            np.maximum(above, there - height - np.float32(distance * slope), out=above)
-        direct *= 1 - np.clip(above / float(rng.uniform(0.3, 1.2)), 0, 1)
-    sky = np.ones_like(height)
-    for sigma in (1.5, 4.0, 12.0):
-        hidden = np.clip((cv2.GaussianBlur(height, (0, 0), sigma) - height) / (1.2 * sigma), 0, None)
-        sky /= 1 + hidden
-    lit = sun * direct + (1 - sun) * sky * (0.75 + 0.25 / np.sqrt(1 + dx * dx + dy * dy))
+    dx, dy = _slopes(height)
+    upright = np.sqrt(1 + dx * dx + dy * dy)
+    lit = (1 - sun.share) * _sky(height) * (0.75 + 0.25 / upright)
+    if sun.share:
+        slope = float(np.tan(np.radians(sun.elevation_deg)))
+        facing = slope - (dx * np.cos(sun.azimuth_rad) + dy * np.sin(sun.azimuth_rad))
+        lit += sun.share * np.clip(facing, 0, None) / (slope * upright) * (1 - _shadow(height, sun, slope))
     picture = np.asarray(relief.colour * np.clip(lit, 0.03, 2.0)[:, :, None], np.float32)
-    picture *= min(1.0, 245 / max(1.0, float(np.percentile(picture[::8, ::8], 97))))  # a camera would expose for it
-    small = side // FINE
-    image = np.asarray(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA), np.float32)
-    joint = cv2.resize((relief.mask == JOINT).astype(np.float32), (small, small), interpolation=cv2.INTER_AREA) >= 0.5
-    crack = cv2.resize((relief.mask == CRACK).astype(np.float32), (small, small), interpolation=cv2.INTER_AREA) > 0
-    return image, np.where(crack, np.uint8(CRACK), np.where(joint, np.uint8(JOINT), np.uint8(0)))
+    picture *= min(1.0, BRIGHTEST / max(1.0, float(np.percentile(picture[::8, ::8], 97))))  # a camera exposes for it
+    small = height.shape[0] // FINE
+    image, joint, crack = (
+        cv2.resize(np.asarray(field, np.float32), (small, small), interpolation=cv2.INTER_AREA)
+        for field in (picture, relief.mask == JOINT, relief.mask == CRACK)
+    )
+    mask = np.where(crack > 0, np.uint8(CRACK), np.where(joint >= 0.5, np.uint8(JOINT), np.uint8(0)))
+    return np.asarray(image, np.float32), mask
+
+
+def _shadow(height: Float, sun: Sun, slope: float) -> Float:
+    """Return how much of the sun is hidden by what stands in the way to it, 0 to 1."""
+    side = height.shape[0]
+    x, y = np.cos(sun.azimuth_rad), np.sin(sun.azimuth_rad)
+    farthest = max(2.0, min(float(height.max() - height.min()) / slope, side / 3))
+    above = np.zeros_like(height)  # by how much something stands above the ray
+    for distance in np.unique(np.round(np.geomspace(1, farthest, SUN_STEPS), 1)):
+        there = cv2.warpAffine(
+            height,
+            np.array([[1, 0, distance * x], [0, 1, distance * y]]),
+            (side, side),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        np.maximum(above, there - height - np.float32(distance * slope), out=above)
+    return np.asarray(np.clip(above / sun.softness, 0, 1), np.float32)
+
+
+def _sky(height: Float) -> Float:
+    """Return the share of the sky that is seen: below 1 where it is deep, at three sizes."""
+    seen = np.ones_like(height)
+    for sigma in (1.5, 4.0, 12.0):
+        seen /= 1 + np.clip((cv2.GaussianBlur(height, (0, 0), sigma) - height) / (1.2 * sigma), 0, None)
+    return np.asarray(seen, np.float32)
 
 
 STONES_BGR: Final = (
@@ -245,10 +292,6 @@ def _middles(stones: NDArray[np.int32], axis: Float, count: int) -> Float:
     flat = stones.ravel()
     area = np.maximum(np.bincount(flat, minlength=count), 1)
     return np.asarray(np.bincount(flat, axis.ravel(), minlength=count) / area, np.float32)
-
-
-def _from_stones(stones: NDArray[np.int32]) -> Float:
-    return np.asarray(cv2.distanceTransform((stones == 0).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
 
 
 def _bent(stones: NDArray[np.int32], rng: Generator, size: float, mortar: float) -> NDArray[np.int32]:
@@ -364,44 +407,45 @@ def _panel(side: int, mask: Image, rng: Generator) -> Float:
 
 
 def _crack(height: Float, colour: Float, mask: Image, rng: Generator) -> tuple[Float, Float]:
-    """Cut one or two cracks: where a rough field changes its sign along a course, parted by what varies along it.
+    """Cut a crack: where a rough field changes its sign along a course.
 
     The two sides may stand at different heights, edges are chipped, and dirt, lime or rust may line the crack.
     """
     side = height.shape[0]
+    along, across = _course(side, rng)
+    distance = np.abs(across) / np.maximum(np.hypot(*_slopes(across)), 0.5)
+    width = FINE * float(np.exp(rng.uniform(np.log(0.4), np.log(4.0))))
+    half = 0.5 * width * np.exp(float(rng.uniform(0.1, 0.5)) * cloud(side, rng, float(rng.uniform(20, 120)), 0.6))
+    start, end = (-1.0, 1.0) if rng.random() < 0.5 else np.sort(rng.uniform(-0.7, 0.7, 2))
+    if end - start < 0.35:
+        start, end = -0.4, 0.4
+    half *= np.clip(8 * np.minimum(along - np.float32(start), np.float32(end) - along), 0, 1)  # it closes at its ends
+    chipped = 0.8 * half * np.clip(cloud(side, rng, 12.0, 0.6) - 0.8, 0, 2) * float(rng.integers(2))
+    opened = np.clip(half + chipped + 0.5 - distance, 0, 1) * (half > CLOSED)
+    if rng.random() < 0.3:  # one side stands proud
+        step = np.clip(across / 2, -0.5, 0.5) * np.exp(-distance / (0.2 * side))
+        height = np.asarray(height + float(rng.uniform(0.3, 1.5)) * step, np.float32)
+    height = np.asarray(height - opened * float(rng.uniform(0.8, 6.0)) * (1 + half), np.float32)
+    if rng.random() < 0.25:  # lime, rust or dirt that water carried out
+        halo = np.exp(-distance / float(rng.uniform(4, 25))) * (half > CLOSED) * (cloud(side, rng, 80.0, 0.5) > -0.3)
+        stain = np.array(((215, 220, 222), (50, 85, 140), (60, 70, 75)), np.float32)[rng.integers(3)]
+        colour = colour + (float(rng.uniform(0.2, 0.7)) * halo)[:, :, None] * (stain - colour)
+    mask[opened >= 0.5] = CRACK
+    return height, np.asarray(colour * (1 - float(rng.uniform(0.1, 0.8)) * opened)[:, :, None], np.float32)
+
+
+def _course(side: int, rng: Generator) -> tuple[Float, Float]:
+    """Return where a crack runs: shares of the side along its course, fine pixels across it; it wavers about 0."""
     rows, columns = np.mgrid[:side, :side].astype(np.float32) / np.float32(side) - np.float32(0.5)
-    for _ in range(int(rng.choice([1, 2], p=[0.75, 0.25]))):
-        angle = float(rng.uniform(0, np.pi) if rng.random() < 0.7 else rng.integers(2) * np.pi / 2 + rng.normal(0, 0.1))
-        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        along, across = cos * columns + sin * rows, cos * rows - sin * columns - np.float32(rng.uniform(-0.3, 0.3))
-        waver = float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
-        across = (
-            across + waver * cloud(side, rng, side / float(rng.uniform(1.5, 6)), float(rng.uniform(0.45, 0.7)))
-        ) * side
-        steep = np.maximum(
-            np.hypot(
-                cv2.Sobel(across, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(across, cv2.CV_32F, 0, 1, scale=0.125)
-            ),
-            0.5,
-        )
-        distance = np.abs(across) / steep
-        width = FINE * float(np.exp(rng.uniform(np.log(0.4), np.log(4.0))))
-        half = 0.5 * width * np.exp(float(rng.uniform(0.1, 0.5)) * cloud(side, rng, float(rng.uniform(20, 120)), 0.6))
-        a, b = (-1.0, 1.0) if rng.random() < 0.5 else np.sort(rng.uniform(-0.7, 0.7, 2))
-        if b - a < 0.35:
-            a, b = -0.4, 0.4
-        half *= np.clip(8 * np.minimum(along - np.float32(a), np.float32(b) - along), 0, 1)  # it closes at its ends
-        chipped = 0.8 * half * np.clip(cloud(side, rng, 12.0, 0.6) - 0.8, 0, 2) * float(rng.integers(2))
-        opened = np.clip(half + chipped + 0.5 - distance, 0, 1) * (half > 0.2)
-        if rng.random() < 0.3:  # one side stands proud
-            height = height + float(rng.uniform(0.3, 1.5)) * np.clip(across / 2, -0.5, 0.5) * np.exp(
-                -distance / (0.2 * side)
-            )
-        height = np.asarray(height - opened * float(rng.uniform(0.8, 6.0)) * (1 + half), np.float32)
-        if rng.random() < 0.25:  # lime or rust that water carried out
-            halo = np.exp(-distance / float(rng.uniform(4, 25))) * (half > 0.25) * (cloud(side, rng, 80.0, 0.5) > -0.3)
-            stain = np.array(((215, 220, 222), (50, 85, 140), (60, 70, 75)), np.float32)[rng.integers(3)]
-            colour = colour + (float(rng.uniform(0.2, 0.7)) * halo)[:, :, None] * (stain - colour)
-        colour = np.asarray(colour * (1 - float(rng.uniform(0.1, 0.8)) * opened)[:, :, None], np.float32)
-        mask[opened >= 0.5] = CRACK
-    return height, colour
+    angle = float(rng.uniform(0, np.pi) if rng.random() < 0.7 else rng.integers(2) * np.pi / 2 + rng.normal(0, 0.1))
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    waver = float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
+    rough = cloud(side, rng, side / float(rng.uniform(1.5, 6)), float(rng.uniform(0.45, 0.7)))
+    across = cos * rows - sin * columns - np.float32(rng.uniform(-0.3, 0.3)) + waver * rough
+    return np.asarray(cos * columns + sin * rows, np.float32), np.asarray(across * side, np.float32)
+
+
+def _slopes(field: Float) -> tuple[Float, Float]:
+    """Return by how much a field rises per fine pixel to the right and down."""
+    right, down = (cv2.Sobel(field, cv2.CV_32F, *order, scale=0.125) for order in ((1, 0), (0, 1)))
+    return np.asarray(right, np.float32), np.asarray(down, np.float32)

@@ -148,7 +148,7 @@ def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: 
         return (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
     if pattern.endswith("in relief"):
         wall = relief.masonry(texture, rng) if pattern in UNCRACKED else relief.concrete(texture, rng, cracked=carved)
-        canvas, mask[:] = relief.light(wall, rng)
+        canvas, mask[:] = relief.light(wall, relief.weather(rng))
         return canvas
     return _joints(canvas, mask, rng, pattern)
 
