@@ -80,6 +80,9 @@ class DataConfig(Strict):
     cache: Path = Field(default=Path("data/cache"), description="folder for decoded pictures; not committed")
     splits: Path = Field(default=Path("config/training/splits"), description="folder of the committed splits")
     synthetic_count: int = Field(default=4000, ge=2, description="pictures drawn for the source 'synthetic'")
+    synthetic_relief: bool = Field(
+        default=False, description="whether two in five of them are rough masonry and concrete in the sun, in relief"
+    )
     workers: int = Field(
         default=0, ge=0, le=16, description="processes that prepare batches; 0: in the training process"
     )

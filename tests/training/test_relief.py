@@ -167,16 +167,17 @@ def test_drawn_pictures_show_relief_and_crack_concrete_alone(monkeypatch: pytest
         return lay
 
     for kind in ("masonry", "concrete"):
-        monkeypatch.setattr(relief, kind, even(kind))
+        monkeypatch.setattr(synthetic, kind, even(kind))
     ground = texture(2, 256)
     for seed in range(80):
-        synthetic.draw(ground, np.random.default_rng(seed), cracked=False)
+        synthetic.draw(ground, np.random.default_rng(seed), cracked=False, relief=True)
     assert laid.count("masonry") > 8
     assert laid.count("concrete") > 5
     assert len(laid) == laid.count("masonry") + laid.count("concrete")
     laid.clear()
     for seed in range(80):
-        assert (synthetic.draw(ground, np.random.default_rng(seed), cracked=True).mask == CRACK).any()
+        drawn = synthetic.draw(ground, np.random.default_rng(seed), cracked=True, relief=True)
+        assert (drawn.mask == CRACK).any()
     assert not laid.count("masonry")
     assert laid.count("concrete cracked") > 5
     assert laid.count("concrete") > 5

@@ -39,8 +39,10 @@ MASKS: Final = "kept"
 MOST_TEXTURE_TRIES: Final = 10_000
 """After so many squares that are not sound a data set counts as one that has none."""
 
-SYNTHETIC_VERSION: Final = 11
+SYNTHETIC_VERSION: Final = 9
 """Raised whenever the way of drawing changes."""
+RELIEF_VERSION: Final = 1
+"""Likewise, of the way of drawing in relief."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ def draw_synthetic(
     cache: Path,
     count: int,
     seed: int,
+    *,
+    relief: bool = False,
 ) -> Photographs:
     """Return `count` drawn pictures with masks, every second one cracked; draw them if they are not cached.
 
@@ -180,12 +184,14 @@ def draw_synthetic(
         cache: folder of the cache.
         count: number of pictures.
         seed: decides all of them.
+        relief: whether two in five are walls in relief.
 
     Raises:
         DataError: a data set of `donors` has no masks, or one of `textures` no sound square.
     """
     sources = "+".join(_material(photographs, indices) for photographs, indices in [*textures, *donors])
-    name = f"synthetic-{SYNTHETIC_VERSION}-{seed}-{count}-{sources}"
+    version = f"{SYNTHETIC_VERSION}-relief-{RELIEF_VERSION}" if relief else f"{SYNTHETIC_VERSION}"
+    name = f"synthetic-{version}-{seed}-{count}-{sources}"
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     folder = cache / f"synthetic-{sha256[:12]}"
     if not folder.is_dir():
@@ -201,7 +207,7 @@ def draw_synthetic(
                 rng = np.random.default_rng((seed, index))
                 photographs, indices = textures[int(rng.integers(len(textures)))]
                 texture = _texture(photographs, indices, rng)
-                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints)
+                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints, relief=relief)
                 images[index], masks[index] = drawn.image, drawn.mask
         except DataError:
             shutil.rmtree(partial)

@@ -29,8 +29,9 @@ CLOSED: Final = 0.2
 PAINTED: Final = 0.15
 """Share of the masonry that is painted or limewashed: one colour, softer edges."""
 SUN_STEPS: Final = 28
-"""Points along the way to the sun at which something may stand in the way, each a seventh farther than the one before: a
-long shadow may end a seventh short."""
+"""Points along the way to the sun at which something may stand in the way, each a seventh farther than the one before.
+
+So a long shadow may end a seventh short."""
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ pictures are sound, half have one to three cracks, on the same kinds of backgrou
 sound: nets that were shown cracked masonry, too, could still not tell it from sound masonry on photographs (AUROC 0.5),
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
 photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
-way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall. Two in five
-pictures are rough walls in the sun (`training.data.relief`).
+way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall. Where
+they are asked for, two in five pictures are rough walls in the sun (`training.data.relief`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data import relief
 from training.data.augment import draw_stains
+from training.data.relief import concrete, light, masonry, weather
 from training.data.sources import CRACK, JOINT
 
 SIDE_PX: Final = 256
@@ -29,11 +29,13 @@ TRANSPLANTED: Final = 0.6
 """Share of the cracks, of walls and of single bricks, that are transplanted, not drawn."""
 MAX_TILT_RAD: Final = 0.2
 """By how much a camera's tilt turns a transplanted joint, at most."""
-PATTERNS: Final = {
+FLAT: Final = {"bare": 0.17, "brick": 0.38, "rubble": 0.10, "grid": 0.07, "planks": 0.19, "slab": 0.09}
+"""What is drawn, and how often."""
+IN_RELIEF: Final = {
     "bare": 0.12, "brick": 0.20, "rubble": 0.06, "grid": 0.05, "planks": 0.13, "slab": 0.06, "masonry in relief": 0.22,
     "concrete in relief": 0.16,
 }  # fmt: skip
-"""What is drawn, and how often; the first six are flat."""
+"""Likewise, with walls in relief."""
 FLAT_MASONRY: Final = ("brick", "rubble")
 UNCRACKED: Final = {"brick": "bare", "rubble": "bare", "masonry in relief": "concrete in relief"}
 """What is drawn cracked instead of masonry."""
@@ -108,6 +110,7 @@ def draw(
     cracked: bool,
     cracks: Sequence[Donor] = (),
     joints: Sequence[Donor] = (),
+    relief: bool = False,
 ) -> Drawn:
     """Draw one picture on a texture.
 
@@ -117,12 +120,14 @@ def draw(
         cracked: whether there are cracks.
         cracks: lifted off training photographs; without any all cracks are drawn.
         joints: likewise.
+        relief: whether two in five pictures are rough walls in the sun (`training.data.relief`).
     """
-    pattern = str(rng.choice(list(PATTERNS), p=list(PATTERNS.values())))
+    patterns = IN_RELIEF if relief else FLAT
+    pattern = str(rng.choice(list(patterns), p=list(patterns.values())))
     if cracked:
         pattern = UNCRACKED.get(pattern, pattern)
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    canvas = _wall(texture, mask, rng, pattern, carved=cracked and rng.random() < CARVED)
+    canvas = _wall(texture, mask, rng, pattern, carved=relief and cracked and rng.random() < CARVED)
     if pattern in UNCRACKED and cracks and rng.random() < FIRED:
         canvas = _fired(canvas, mask, cracks, rng)
     if rng.random() < 0.3:
@@ -140,15 +145,15 @@ def draw(
 
 
 def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: bool) -> Float:
-    """Return a wall of one of PATTERNS and mark its joints, and its cracks if it is `carved`."""
+    """Return a wall of a pattern and mark its joints, and its cracks if it is `carved`."""
     canvas = texture.astype(np.float32)
     if pattern == "bare":
         return canvas
     if pattern in FLAT_MASONRY:
         return (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
     if pattern.endswith("in relief"):
-        wall = relief.masonry(texture, rng) if pattern in UNCRACKED else relief.concrete(texture, rng, cracked=carved)
-        canvas, mask[:] = relief.light(wall, relief.weather(rng))
+        wall = masonry(texture, rng) if pattern in UNCRACKED else concrete(texture, rng, cracked=carved)
+        canvas, mask[:] = light(wall, weather(rng))
         return canvas
     return _joints(canvas, mask, rng, pattern)
 

@@ -221,7 +221,13 @@ class Trainer:
         data = self.config.data
         names = sorted({name for stage in self.config.stages for name in stage.sources})
         return load_samplers(
-            names, data.root, data.cache, data.splits, synthetic_count=data.synthetic_count, seed=self.config.seed
+            names,
+            data.root,
+            data.cache,
+            data.splits,
+            synthetic_count=data.synthetic_count,
+            seed=self.config.seed,
+            relief=data.synthetic_relief,
         )
 
     def _open_validation(self) -> list[EvaluationSet]:
