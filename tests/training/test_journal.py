@@ -28,7 +28,7 @@ from training.journal import performance, texts
 from training.journal.build import build
 from training.journal.performance import missed_table, ranking, reached
 from training.journal.settings import JournalConfig, Pages, command_of
-from training.journal.standing import KEPT
+from training.journal.standing import KEPT, KEPT_MEANS
 from training.models import create
 from training.page import Picture, Section, Table, write_page
 
@@ -255,6 +255,17 @@ def test_files_that_are_cited_are_said_to_be_elsewhere_once(tmp_path: Path) -> N
     assert after.count("Not in this document") == after.count(said) == 1
 
 
+def test_the_long_note_of_an_older_journal_becomes_the_mark(tmp_path: Path) -> None:
+    old = "Taken over from the journal before this one: what it was made from is not at hand."
+    standing = Section("Data", sections=[Section("Audit", [old, "said"], origin="runs/gone/index.html")])
+    write_page(tmp_path / "index.html", "Journal", "", [standing])
+    build(config(tmp_path, pages=Pages(data=[Path("runs/gone/index.html")])))
+    text = (tmp_path / "journal.md").read_text()
+    assert old not in text
+    assert text.count(KEPT) == text.count(KEPT_MEANS) == 1
+    assert f"### Audit\n\n{KEPT}\n\nsaid\n" in text
+
+
 def test_notes_picture_by_picture_of_an_older_journal_become_one(tmp_path: Path) -> None:
     old = "Left out, since it shows photographs that may not be redistributed: "
     parts = [Section("METU", [f"{old}samples.", "kept"]), Section("OMU", [f"{old}samples.", f"{old}errors."])]
@@ -428,13 +439,15 @@ def test_what_is_no_longer_there_is_taken_over_from_the_journal_that_stands(run:
     before = (tmp_path / "journal/journal.md").read_text()
     charts = {path.name: path.read_bytes() for path in (tmp_path / "journal/figures").iterdir()}
     assert KEPT not in before
+    assert KEPT_MEANS not in before
     shutil.rmtree(gone)
     shutil.rmtree(study)
     for _ in range(2):  # also from a journal that has taken them over itself
         build(given)
         after = (tmp_path / "journal/journal.md").read_text()
         assert after.count(KEPT) == 2
-        assert after.replace(f"{KEPT}\n\n", "") == before
+        assert after.split("\n\n")[1].endswith(KEPT_MEANS)
+        assert after.replace(f"{KEPT}\n\n", "").replace(f" {KEPT_MEANS}", "") == before
         assert {path.name: path.read_bytes() for path in (tmp_path / "journal/figures").iterdir()} == charts
     build(given.model_copy(update={"out": tmp_path / "elsewhere"}), tmp_path / "journal")
     assert (tmp_path / "elsewhere/journal.md").read_text() == after

@@ -22,7 +22,7 @@ from training.journal import starts
 from training.journal.performance import bars_table, draw_bars, missed_table, ranked_table, standing_of
 from training.journal.settings import JournalConfig, command_of
 from training.journal.shipped import gates_table, rows_of, timed_column, with_shipped_rows
-from training.journal.standing import Standing, standing_journal
+from training.journal.standing import KEPT_MEANS, Standing, is_kept, standing_journal
 from training.journal.texts import text_of
 from training.page import Picture, Section, Table, read_sections, render_markdown, sections_beside, write_page
 
@@ -100,7 +100,7 @@ def _build(config: JournalConfig, standing: Standing) -> Path:
         raise DataError(f"remarks for {', '.join(sorted(unknown))!r}: there is no such section; allowed: {titles}")
     taken: Counter[str] = Counter()
     sections = [_gathered(section, figures, standing.figures, taken) for section in sections]
-    summary = _summary(manifests)
+    summary = _summary(manifests) + (f" {KEPT_MEANS}" if any(is_kept(section) for section in sections) else "")
     text = render_markdown(config.title, summary, sections, lambda path: f"figures/{path.name}")
     page = write_page(config.out / "index.html", config.title, summary, sections)
     (config.out / "journal.md").write_text(text, encoding="utf-8")
