@@ -95,6 +95,29 @@ def test_a_run_starts_from_a_bundle_and_learns_from_another(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_run_of_no_steps_keeps_what_a_run_with_steps_starts_from(
+    data_root: Path, splits: Path, cache: Path, tmp_path: Path
+) -> None:
+    lse = BUNDLES / "opnet-lse"
+    model = ModelConfig(name="opnet-lse", options={"dropout": 0.1, "context": [2, 4]}, init=lse)
+    config = small_config(data_root, splits, cache).model_copy(update={"model": model})
+    stage = config.stages[0]
+    few, many = (
+        config.model_copy(update={"stages": [stage.model_copy(update={"steps": steps, "warmup": 0})]})
+        for steps in (0, 40)
+    )
+    kept = Trainer(few, Path("x.yaml"), tmp_path / "few")
+    started = Trainer(many, Path("x.yaml"), tmp_path / "many").average.state_dict()
+    kept.run()
+    state = checkpoint.load_model(tmp_path / "few/final.pt").state_dict()
+    assert all(torch.equal(value, started[key]) for key, value in state.items())
+    folded = checkpoint.load_model(lse).state_dict()
+    assert any(not torch.equal(value, folded[key]) for key, value in state.items() if key.endswith("running_mean"))
+    both = checkpoint.average_state([tmp_path / "few/final.pt", tmp_path / "few/final.pt"])
+    assert all(torch.equal(value, state[key]) for key, value in both.items())
+
+
+@pytest.mark.usefixtures("here")
 def test_a_bundle_is_not_averaged_with_others() -> None:
     with pytest.raises(checkpoint.CheckpointError, match="opnet-lse: a bundle cannot be averaged"):
         checkpoint.average_state([BUNDLES / "opnet-lse", BUNDLES / "opnet-lse"])

@@ -292,9 +292,13 @@ class Trainer:
             before = time.monotonic()
 
     def _restore_norms(self) -> None:
-        """Measure what a bundle's folded layers see on the first batches, so that they can be trained further."""
-        mixture = self._mixture(self.config.stages[0], 0)
-        shown = (mixture[step]["tiles"].to(self.device) for step in range(min(_NORM_BATCHES, len(mixture))))
+        """Measure what a bundle's folded layers see on the first batches, so that they can be trained further.
+
+        A run of no steps sees them, too: what it keeps is what a run with steps starts from.
+        """
+        first = self.config.stages[0]
+        mixture = self._mixture(first.model_copy(update={"steps": max(first.steps, _NORM_BATCHES)}), 0)
+        shown = (mixture[step]["tiles"].to(self.device) for step in range(_NORM_BATCHES))
         restore_norms(self.model, shown)
         self.average.load_state_dict(self.model.state_dict())
 
