@@ -77,8 +77,8 @@ def test_the_wall_is_seen_whole(comparison: FlightComparison) -> None:
 
 def test_finds_lie_on_cracks_and_cracks_have_finds(comparison: FlightComparison) -> None:
     # Bounds a little below what docs/results.md states, so that a real loss shows.
-    assert comparison.finds.crack_cells_found >= 0.79
+    assert comparison.finds.crack_cells_found >= 0.78
     assert comparison.finds.cracks_marked >= 0.97
-    assert comparison.finds.marks_near_crack >= 0.95
-    assert comparison.finds.marks_on_joint <= 4
+    assert comparison.finds.marks_near_crack >= 0.98
+    assert comparison.finds.marks_on_joint <= 2
     assert comparison.orders.marks_on_joint == 0
