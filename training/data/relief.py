@@ -76,7 +76,10 @@ def masonry(texture: Image, rng: Generator) -> Relief:
     kind = str(rng.choice(["brick", "ashlar", "rubble"], p=[0.5, 0.25, 0.25]))
     size = FINE * float(np.exp(rng.uniform(np.log(14), np.log(60 if rng.random() < 0.5 else 230))))
     mortar = max(2.0, size * float(rng.uniform(0.03, 0.22)))
-    stones = (_rubble if kind == "rubble" else _courses)(side, size, mortar, rng, even=kind == "brick")
+    if kind == "rubble":
+        stones = _rubble(side, size, mortar, rng)
+    else:
+        stones = _courses(side, size, mortar, rng, even=kind == "brick")
     height = _stones(stones, size, rng, roughest=1.0 if kind == "brick" else 4.0)
     bed = _bed(stones, size, mortar, rng)
     covered = (stones == 0) | (bed > cv2.GaussianBlur(height, (0, 0), 2.0))  # what is smeared hides its stone
@@ -155,7 +158,7 @@ def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
         height = height + float(rng.uniform(0.4, 2.2)) * np.maximum(coarse, float(rng.uniform(-3.0, 0.5)))
     elif kind == "aggregate":
         size = float(rng.uniform(8, 40))
-        pebbles = _rubble(side, size, 2.0, rng, even=False)
+        pebbles = _rubble(side, size, 2.0, rng)
         inside = np.asarray(cv2.distanceTransform((pebbles > 0).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
         height = height + float(rng.uniform(0.3, 1.0)) * np.sqrt(inside * size / 3)
         colour *= _shades(int(pebbles.max()) + 1, float(rng.uniform(0.03, 0.25)), rng)[pebbles]
@@ -346,9 +349,9 @@ def _courses(side: int, size: float, mortar: float, rng: Generator, *, even: boo
     return _bent(stones, rng, size, mortar)
 
 
-def _rubble(side: int, size: float, mortar: float, rng: Generator, *, even: bool) -> NDArray[np.int32]:
+def _rubble(side: int, size: float, mortar: float, rng: Generator) -> NDArray[np.int32]:
     """Number stones of any shape from 1: the cells of scattered points, parted where two cells meet."""
-    flat = 1.0 if even else float(rng.uniform(1.0, 2.0))
+    flat = float(rng.uniform(1.0, 2.0))
     across, down = int(side / size) + 3, int(side * flat / size) + 3
     columns, rows = np.meshgrid(np.arange(across) - 1.0, np.arange(down) - 1.0)
     points = np.stack([(columns + 0.5 * (rows % 2)) * size, rows * size / flat], axis=-1).reshape(-1, 2)
