@@ -49,7 +49,7 @@ class PreviewData(Strict):
     cache: Path = Field(default=Path("data/cache"), description="folder for decoded pictures; not committed")
     splits: Path = Field(default=Path("config/training/splits"), description="folder of the committed splits")
     synthetic_count: int = Field(default=6000, ge=2, description="pictures drawn for the source 'synthetic'")
-    synthetic_relief: bool = Field(default=False, description="whether two in five of them are in relief")
+    synthetic_relief: bool = Field(default=True, description="whether two in five of them are in relief")
     synthetic_seed: int = Field(default=1, ge=0, description="decides them; a training run takes its own seed")
 
 
