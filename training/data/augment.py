@@ -373,6 +373,11 @@ STAIN_TINTS_BGR: Final = ((0.45, 0.70, 0.90), (0.60, 0.62, 0.64), (0.62, 0.72, 0
 """Rust, water, algae and efflorescence: by how much each darkens or lightens the channels."""
 
 
+def log_uniform(rng: Generator, low: float, high: float) -> float:
+    """Draw a number between two, evenly in its logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def draw_stains(tile: Image, rng: Generator) -> Image:
     """Draw blotches or runs of rust, water, algae or efflorescence, with edges that are sometimes hard."""
     size = (tile.shape[1], tile.shape[0])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data.augment import RECOLOURED, Appearance, Image, Preset, View, cut, cut_mask
+from training.data.augment import RECOLOURED, Appearance, Image, Preset, View, cut, cut_mask, log_uniform
 from training.data.cache import Photographs, draw_synthetic, load_photographs
 from training.data.loaders import refuse_overlaps
 from training.data.published import PublishedPipeline, picture_side_px
@@ -232,7 +232,7 @@ class SourceSampler:
         self, kind: Kind, index: int, rng: Generator, out_px: int, *, rotate: bool, turned: float, aimed: bool
     ) -> View:
         side = self._images.shape[1]
-        zoom = float(np.exp(rng.uniform(*np.log(self.recipe.zoom))))
+        zoom = log_uniform(rng, *self.recipe.zoom)
         if self.recipe.whole and rng.random() < 0.5:
             zoom = min(zoom, 1.0) if kind == "plain" else float(rng.uniform(self.recipe.zoom[0], 1.0))
         crop_px = side * zoom if self.recipe.whole else min(out_px * zoom, side * 1.15)

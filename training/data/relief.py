@@ -11,6 +11,7 @@ Heights and lengths are in fine pixels, `FINE` of which are one pixel of the pic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.data.augment import log_uniform
 from training.data.sources import CRACK, JOINT
 
 FINE: Final = 2
@@ -74,7 +76,7 @@ def masonry(texture: Image, rng: Generator) -> Relief:
     """
     side = FINE * texture.shape[0]
     kind = str(rng.choice(["brick", "ashlar", "rubble"], p=[0.5, 0.25, 0.25]))
-    size = FINE * float(np.exp(rng.uniform(np.log(14), np.log(60 if rng.random() < 0.5 else 230))))
+    size = FINE * log_uniform(rng, 14, 60 if rng.random() < 0.5 else 230)
     mortar = max(2.0, size * float(rng.uniform(0.03, 0.22)))
     if kind == "rubble":
         stones = _rubble(side, size, mortar, rng)
@@ -91,7 +93,7 @@ def masonry(texture: Image, rng: Generator) -> Relief:
         height -= float(rng.uniform(2.0, 9.0)) * np.clip(1.5 - np.abs(beside - 1.0), 0, 1) * somewhere
     if rng.random() < PAINTED:
         height = np.asarray(cv2.GaussianBlur(height, (0, 0), float(rng.uniform(1.0, 3.0))), np.float32)
-        colour = np.broadcast_to(np.float32(rng.uniform(120, 225)) * _shades(1, 0.1, rng)[0], (side, side, 3)).copy()
+        colour = _painted(side, 120, 0.1, rng)
     else:
         base = np.array(STONES_BGR, np.float32)[rng.integers(len(STONES_BGR))] * np.float32(rng.uniform(0.6, 1.2))
         colour = (base * _shades(int(stones.max()) + 1, float(rng.uniform(0.02, 0.3)), rng))[stones]
@@ -99,8 +101,7 @@ def masonry(texture: Image, rng: Generator) -> Relief:
         colour[covered] = np.float32(rng.uniform(60, 210)) * _shades(1, 0.12, rng)[0]
     if rng.random() < 0.3:  # moss or dirt in low places, or lime that bled out
         low = np.clip(0.5 * cloud(side, rng, size * 2, 0.5) - height / (2 + height.std()), 0, 1)
-        stain = np.array(((40, 75, 65), (35, 45, 50), (225, 228, 230)), np.float32)[rng.integers(3)]
-        colour += (float(rng.uniform(0.3, 0.9)) * low)[:, :, None] * (stain - colour)
+        colour = _stained(colour, low, ((40, 75, 65), (35, 45, 50), (225, 228, 230)), (0.3, 0.9), rng)
     marked = np.where(stones == 0, np.uint8(JOINT), np.uint8(0))
     return Relief(height, _grained(np.asarray(colour, np.float32), texture, rng), marked)
 
@@ -108,7 +109,7 @@ def masonry(texture: Image, rng: Generator) -> Relief:
 def _stones(stones: NDArray[np.int32], size: float, rng: Generator, *, roughest: float) -> Float:
     """Return the faces of stones: rough, each at its own level and a little askew, rounded and chipped at its edges."""
     side, count = stones.shape[0], int(stones.max()) + 1
-    rough = float(np.exp(rng.uniform(np.log(0.15), np.log(roughest)))) * min(2.0, size / 60)
+    rough = log_uniform(rng, 0.15, roughest) * min(2.0, size / 60)
     height = rough * cloud(side, rng, size * float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.5, 1.1)))
     height = np.asarray(height + _pitted(side, rng), np.float32)
     height += (float(rng.uniform(0.2, 1.5)) * rng.standard_normal(count).astype(np.float32))[stones]
@@ -116,7 +117,8 @@ def _stones(stones: NDArray[np.int32], size: float, rng: Generator, *, roughest:
     for slope, axis in zip(tilt, np.mgrid[:side, :side].astype(np.float32), strict=True):
         height += slope[stones] * (axis - _middles(stones, axis, count)[stones])
     edge = size * float(rng.uniform(0.02, 0.3))
-    inside = np.asarray(cv2.distanceTransform((stones > 0).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    inside = cv2.distanceTransform((stones > 0).astype(np.uint8), cv2.DIST_L2, 5)
+    inside = np.minimum(inside, np.float32(1e30))  # where no mortar is in sight it is the greatest of all numbers
     worn = np.clip(inside * (1 + float(rng.uniform(0.0, 0.6)) * cloud(side, rng, edge * 2, 0.6)), 0, edge)
     return np.asarray(height - float(rng.uniform(0.1, 0.9)) * (edge - worn) ** 2 / edge, np.float32)
 
@@ -145,8 +147,7 @@ def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
     mask = np.zeros((side, side), np.uint8)
     colour = np.asarray(cv2.resize(texture, (side, side), interpolation=cv2.INTER_CUBIC), np.float32).clip(0, 255)
     if rng.random() < 0.35:
-        paint = np.float32(rng.uniform(90, 225)) * _shades(1, 0.25, rng)[0]
-        colour = _grained(np.broadcast_to(paint, (side, side, 3)).copy(), texture, rng)
+        colour = _grained(_painted(side, 90, 0.25, rng), texture, rng)
     height = float(rng.uniform(0.1, 0.8)) * cloud(side, rng, float(rng.uniform(20, 120)), float(rng.uniform(0.3, 0.9)))
     kind = str(rng.choice(["smooth", "boards", "render", "aggregate", "panel"], p=[0.24, 0.30, 0.25, 0.06, 0.15]))
     if kind == "boards":
@@ -154,7 +155,7 @@ def concrete(texture: Image, rng: Generator, *, cracked: bool) -> Relief:
     elif kind == "panel":
         height = height + _panel(side, mask, rng)
     elif kind == "render":
-        coarse = cloud(side, rng, float(np.exp(rng.uniform(np.log(4), np.log(30)))), float(rng.uniform(0.1, 0.7)))
+        coarse = cloud(side, rng, log_uniform(rng, 4, 30), float(rng.uniform(0.1, 0.7)))
         height = height + float(rng.uniform(0.4, 2.2)) * np.maximum(coarse, float(rng.uniform(-3.0, 0.5)))
     elif kind == "aggregate":
         size = float(rng.uniform(8, 40))
@@ -269,6 +270,19 @@ def _shades(count: int, spread: float, rng: Generator) -> Float:
     return np.asarray(np.clip(gain, 0.25, 1.8), np.float32)
 
 
+def _painted(side: int, darkest: float, spread: float, rng: Generator) -> Float:
+    """Return one colour all over: BGR float32 [side, side, 3]."""
+    return np.full((side, side, 3), np.float32(rng.uniform(darkest, 225)) * _shades(1, spread, rng)[0], np.float32)
+
+
+def _stained(
+    colour: Float, where: Float, stains: Sequence[tuple[int, int, int]], strength: tuple[float, float], rng: Generator
+) -> Float:
+    """Lay one of some stains (BGR) over a colour, [S, S, 3], where and as much as `where` says, [S, S], 0 to 1."""
+    stain = np.array(stains, np.float32)[rng.integers(len(stains))]
+    return np.asarray(colour + (float(rng.uniform(*strength)) * where)[:, :, None] * (stain - colour), np.float32)
+
+
 def _grained(colour: Float, texture: Image, rng: Generator) -> Float:
     """Lay the grain of a photograph over a colour."""
     grey = cv2.cvtColor(texture, cv2.COLOR_BGR2GRAY).astype(np.float32)
@@ -373,8 +387,7 @@ def _boards(side: int, mask: Image, rng: Generator) -> Float:
     spacing = FINE * float(rng.uniform(25, 140))
     upright = bool(rng.random() < 0.5)
     tilt = float(rng.normal(0, 0.04))
-    rows, columns = np.mgrid[:side, :side].astype(np.float32)
-    across = (columns + tilt * rows if upright else rows + tilt * columns) + float(rng.uniform(0, spacing))
+    across = _across(side, tilt, upright=upright) + float(rng.uniform(0, spacing))
     across += float(rng.uniform(0, 1.2)) * cloud(side, rng, float(rng.uniform(40, 300)), 0.4)
     plank = np.floor(across / spacing).astype(np.intp) + 2
     plank = np.clip(plank, 0, int(side / spacing) + 6)
@@ -393,18 +406,20 @@ def _boards(side: int, mask: Image, rng: Generator) -> Float:
     return np.asarray(height, np.float32)
 
 
+def _across(side: int, tilt: float, *, upright: bool) -> Float:
+    """Return how far each place lies to the right of an upright line, or below a level one, but for a camera's tilt."""
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    return np.asarray(columns + tilt * rows if upright else rows + tilt * columns, np.float32)
+
+
 def _panel(side: int, mask: Image, rng: Generator) -> Float:
     """Return one or two straight joints with worn edges, open or filled."""
     height = np.zeros((side, side), np.float32)
-    rows, columns = np.mgrid[:side, :side].astype(np.float32)
     first = bool(rng.random() < 0.5)
     for upright in (first,) if rng.random() < 0.6 else (first, not first):
-        tilt = np.float32(rng.normal(0, 0.04))
-        across = (columns + tilt * rows if upright else rows + tilt * columns) - np.float32(
-            rng.uniform(0.1, 0.9) * side
-        )
+        across = _across(side, float(rng.normal(0, 0.04)), upright=upright) - np.float32(rng.uniform(0.1, 0.9) * side)
         worn = float(rng.uniform(0.0, 1.5)) * np.abs(cloud(side, rng, float(rng.uniform(10, 60)), 0.6))
-        half = FINE * float(np.exp(rng.uniform(np.log(0.5), np.log(9.0))))
+        half = FINE * log_uniform(rng, 0.5, 9.0)
         within = np.clip(half + worn - np.abs(across), 0, 1)
         height -= float(rng.uniform(1.0, 8.0)) * within
         mask[np.abs(across) <= half] = JOINT
@@ -419,7 +434,7 @@ def _crack(height: Float, colour: Float, mask: Image, rng: Generator) -> tuple[F
     side = height.shape[0]
     along, across = _course(side, rng)
     distance = np.abs(across) / np.maximum(np.hypot(*_slopes(across)), 0.5)
-    width = FINE * float(np.exp(rng.uniform(np.log(0.4), np.log(4.0))))
+    width = FINE * log_uniform(rng, 0.4, 4.0)
     half = 0.5 * width * np.exp(float(rng.uniform(0.1, 0.5)) * cloud(side, rng, float(rng.uniform(20, 120)), 0.6))
     start, end = (-1.0, 1.0) if rng.random() < 0.5 else np.sort(rng.uniform(-0.7, 0.7, 2))
     if end - start < 0.35:
@@ -433,8 +448,7 @@ def _crack(height: Float, colour: Float, mask: Image, rng: Generator) -> tuple[F
     height = np.asarray(height - opened * float(rng.uniform(0.8, 6.0)) * (1 + half), np.float32)
     if rng.random() < 0.25:  # lime, rust or dirt that water carried out
         halo = np.exp(-distance / float(rng.uniform(4, 25))) * (half > CLOSED) * (cloud(side, rng, 80.0, 0.5) > -0.3)
-        stain = np.array(((215, 220, 222), (50, 85, 140), (60, 70, 75)), np.float32)[rng.integers(3)]
-        colour = colour + (float(rng.uniform(0.2, 0.7)) * halo)[:, :, None] * (stain - colour)
+        colour = _stained(colour, halo, ((215, 220, 222), (50, 85, 140), (60, 70, 75)), (0.2, 0.7), rng)
     mask[opened >= 0.5] = CRACK
     return height, np.asarray(colour * (1 - float(rng.uniform(0.1, 0.8)) * opened)[:, :, None], np.float32)
 
@@ -444,7 +458,7 @@ def _course(side: int, rng: Generator) -> tuple[Float, Float]:
     rows, columns = np.mgrid[:side, :side].astype(np.float32) / np.float32(side) - np.float32(0.5)
     angle = float(rng.uniform(0, np.pi) if rng.random() < 0.7 else rng.integers(2) * np.pi / 2 + rng.normal(0, 0.1))
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    waver = float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
+    waver = log_uniform(rng, 0.006, 0.05)
     rough = cloud(side, rng, side / float(rng.uniform(1.5, 6)), float(rng.uniform(0.45, 0.7)))
     across = cos * rows - sin * columns - np.float32(rng.uniform(-0.3, 0.3)) + waver * rough
     return np.asarray(cos * columns + sin * rows, np.float32), np.asarray(across * side, np.float32)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.augment import draw_stains
+from training.data.augment import draw_stains, log_uniform
 from training.data.relief import concrete, light, masonry, weather
 from training.data.sources import CRACK, JOINT
 
@@ -36,7 +36,6 @@ IN_RELIEF: Final = {
     "concrete in relief": 0.16,
 }  # fmt: skip
 """Likewise, with walls in relief."""
-FLAT_MASONRY: Final = ("brick", "rubble")
 UNCRACKED: Final = {"brick": "bare", "rubble": "bare", "masonry in relief": "concrete in relief"}
 """What is drawn cracked instead of masonry."""
 CARVED: Final = 0.5
@@ -138,7 +137,7 @@ def draw(
         canvas = _cables(canvas, rng)
     if joints and rng.random() < (0.15 if cracked else 0.3):
         canvas = _transplant(canvas, mask, joints[int(rng.integers(len(joints)))], rng)
-    if cracked and np.count_nonzero(mask == CRACK) <= MIN_CRACK_PX:
+    if cracked:
         canvas = _crack_it(canvas, mask, cracks, rng)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Drawn(image, mask)
@@ -147,18 +146,27 @@ def draw(
 def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: bool) -> Float:
     """Return a wall of a pattern and mark its joints, and its cracks if it is `carved`."""
     canvas = texture.astype(np.float32)
-    if pattern == "bare":
-        return canvas
-    if pattern in FLAT_MASONRY:
-        return (_brick if pattern == "brick" else _rubble)(canvas, mask, rng)
-    if pattern.endswith("in relief"):
-        wall = masonry(texture, rng) if pattern in UNCRACKED else concrete(texture, rng, cracked=carved)
-        canvas, mask[:] = light(wall, weather(rng))
-        return canvas
-    return _joints(canvas, mask, rng, pattern)
+    match pattern:
+        case "bare":
+            return canvas
+        case "brick":
+            return _brick(canvas, mask, rng)
+        case "rubble":
+            return _rubble(canvas, mask, rng)
+        case "masonry in relief":
+            wall = masonry(texture, rng)
+        case "concrete in relief":
+            wall = concrete(texture, rng, cracked=carved)
+        case _:
+            return _joints(canvas, mask, rng, pattern)
+    canvas, mask[:] = light(wall, weather(rng))
+    return canvas
 
 
 def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
+    """Lay cracks on a wall until enough of them is seen; nothing if that is so already."""
+    if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
+        return canvas
     if cracks and rng.random() < TRANSPLANTED:
         for _ in range(20):  # where little of a crack falls into the picture another is laid on top
             marked = mask.copy()
@@ -169,8 +177,6 @@ def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generato
             canvas, mask[:] = cracked, marked
             if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
                 return canvas
-    if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
-        return canvas
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
         canvas = _crack(canvas, mask, rng)
     return canvas
@@ -487,7 +493,7 @@ def _cables(canvas: Float, rng: Generator) -> Float:
 
 def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
-    width_px = float(np.exp(rng.uniform(np.log(0.7), np.log(7.0))))
+    width_px = log_uniform(rng, 0.7, 7.0)
     angle = float(rng.uniform(0, 2 * np.pi))
     length_px = float(rng.uniform(50, 330))
     start = (
@@ -532,7 +538,7 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     side = donor.mask.shape[0]
     spots = np.argwhere(donor.mask > 0)
     y, x = spots[int(rng.integers(len(spots)))] + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
-    zoom, angle = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))), float(rng.uniform(0, 2 * np.pi))
+    zoom, angle = log_uniform(rng, 0.6, 1.5), float(rng.uniform(0, 2 * np.pi))
     margin = 0.0
     if (donor.mask == JOINT).any():
         angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
