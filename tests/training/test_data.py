@@ -15,12 +15,13 @@ import torch
 
 from tests.training.conftest import texture
 from training.data import cache as cached
-from training.data import synthetic
+from training.data import dataset, synthetic
 from training.data.augment import Appearance, View, cut, cut_mask
 from training.data.cache import Photographs, draw_synthetic, fit_square, load_photographs, shrink_mask
 from training.data.dataset import EVALUATION_SETS, evaluation_tiles
 from training.data.mixture import UNKNOWN_CELLS, Mixture, Recipe, SourceSampler, load_samplers
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, Archive, Item, get_source
+from training.data.splits import read_split
 from training.data.synthetic import Drawn, draw, lift
 from training.data.tiles import kind_of, label_of
 from training.errors import DataError
@@ -355,6 +356,35 @@ def test_evaluation_sets_are_whole_and_always_the_same(
     assert [kind == "crack" for kind in first.kinds] == first.labels.tolist()
     if first.masks is not None and name != "walls-external":
         assert np.array_equal((first.masks == CRACK).any(axis=(1, 2)), first.labels)
+
+
+def test_drawn_walls_are_masonry_concrete_and_cracks_on_grain_that_was_not_trained_on(
+    data_root: Path, splits: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def watched(photographs: Photographs, indices: list[int], rng: np.random.Generator) -> Any:
+        rows = {row.path: row.split for row in read_split(photographs.name, splits)}
+        used.extend(rows[photographs.items[index].path] for index in indices)
+        return cut_square(photographs, indices, rng)
+
+    cut_square = cached._texture
+    monkeypatch.setattr(cached, "_texture", watched)
+    monkeypatch.setattr(dataset, "RELIEF_COUNT", 12)
+    tiles = evaluation_tiles("relief", "drawn", data_root, cache, splits)
+    assert set(used) == {"val"}
+    assert tiles.kinds.count("negative") == tiles.kinds.count("plain") == 4
+    assert 1 <= tiles.kinds.count("crack") <= 4
+    assert [kind == "crack" for kind in tiles.kinds] == tiles.labels.tolist()
+    assert tiles.masks is not None
+    assert np.array_equal((tiles.masks == CRACK).any(axis=(1, 2)), tiles.labels)
+    assert len(set(tiles.groups)) == len(tiles)
+    used.clear()
+    again = evaluation_tiles("relief", "drawn", data_root, cache, splits)
+    assert np.array_equal(tiles.tiles, again.tiles)
+    assert used == []
+    with pytest.raises(ValueError, match=r"relief has no split 'val'; allowed: drawn"):
+        evaluation_tiles("relief", "val", data_root, cache, splits)
 
 
 def test_uav75_evaluates_cracks_joints_and_plain_concrete(data_root: Path, splits: Path, cache: Path) -> None:

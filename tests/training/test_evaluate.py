@@ -102,6 +102,13 @@ def test_the_statement_follows_the_numbers() -> None:
     assert "a/val chose" in only_validation
     assert "at most 10 tiles" in only_validation
     assert "largest recall" not in only_validation
+    with_drawn = said(support("c/drawn", "recall", 0, 5000, 5000, "drawn"), support("a/test", "recall", 3, 400, 300))
+    assert "c/drawn is drawn, not photographed" in with_drawn
+    assert "c/drawn: 0 misses" not in with_drawn
+    assert "a/test: 3 misses" in with_drawn
+    only_drawn = said(support("c/drawn", "recall", 0, 5000, 5000, "drawn"))
+    assert "so nothing is supported" in only_drawn
+    assert "largest recall" not in only_drawn
 
 
 def test_a_bound_is_never_rounded_up() -> None:
@@ -185,6 +192,7 @@ def test_unknown_sets_are_external_and_decide_nothing() -> None:
     assert role_of("walls-external", "test") == "external"
     assert role_of("uav75", "val") == "validation"
     assert role_of("metu-ccic", "test") == "test"
+    assert role_of("relief", "drawn") == "drawn"
 
 
 def test_the_logit_of_a_threshold_undoes_the_calibration() -> None:

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,9 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.relief import concrete, light, masonry, weather
 from training.data.sources import BOX, CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
-from training.data.synthetic import Donor, draw, lift
+from training.data.synthetic import Donor, Drawn, draw, lift
 from training.errors import DataError
 from training.files import names_sha256
 
@@ -43,6 +44,8 @@ SYNTHETIC_VERSION: Final = 9
 """Raised whenever the way of drawing changes."""
 RELIEF_VERSION: Final = 1
 """Likewise, of the way of drawing in relief."""
+WALLS: Final = ("masonry", "concrete", "cracked")
+"""What `draw_walls` draws in turn; the cracked ones are concrete."""
 
 
 @dataclass(frozen=True)
@@ -191,23 +194,77 @@ def draw_synthetic(
     """
     sources = "+".join(_material(photographs, indices) for photographs, indices in [*textures, *donors])
     version = f"{SYNTHETIC_VERSION}-relief-{RELIEF_VERSION}" if relief else f"{SYNTHETIC_VERSION}"
-    name = f"synthetic-{version}-{seed}-{count}-{sources}"
-    sha256 = hashlib.sha256(name.encode()).hexdigest()
-    folder = cache / f"synthetic-{sha256[:12]}"
+
+    def pictures() -> Iterator[Drawn]:
+        cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
+        for index in range(count):
+            rng, texture = _start(textures, seed, index)
+            yield draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints, relief=relief)
+
+    items = [Item(f"{index:05d}", None, f"{index:05d}", part="train") for index in range(count)]
+    return _keep_drawn("synthetic", f"synthetic-{version}-{seed}-{count}-{sources}", items, cache, pictures())
+
+
+def draw_walls(textures: Sequence[tuple[Photographs, list[int]]], cache: Path, count: int, seed: int) -> Photographs:
+    """Return `count` pictures of walls in relief to judge by, of each of `WALLS` in turn; draw them if not cached.
+
+    Args:
+        textures: data sets and the indices of their photographs from which sound squares are cut.
+        cache: folder of the cache.
+        count: number of pictures.
+        seed: decides all of them.
+
+    Returns:
+        Pictures whose path begins with what they show.
+
+    Raises:
+        DataError: a data set has no sound square.
+    """
+
+    def pictures() -> Iterator[Drawn]:
+        for index in range(count):
+            rng, texture = _start(textures, seed, index)
+            shown = WALLS[index % len(WALLS)]
+            wall = masonry(texture, rng) if shown == "masonry" else concrete(texture, rng, cracked=shown == "cracked")
+            picture, mask = light(wall, weather(rng))
+            yield Drawn(np.clip(picture, 0, 255).astype(np.uint8), mask)
+
+    of = "+".join(_material(photographs, indices) for photographs, indices in textures)
+    shown = [WALLS[index % len(WALLS)] for index in range(count)]
+    items = [Item(f"{kind}/{index:05d}", kind == "cracked", f"{index:05d}") for index, kind in enumerate(shown)]
+    return _keep_drawn("relief", f"relief-{RELIEF_VERSION}-{seed}-{count}-{of}", items, cache, pictures())
+
+
+def _start(
+    textures: Sequence[tuple[Photographs, list[int]]], seed: int, index: int
+) -> tuple[np.random.Generator, NDArray[np.uint8]]:
+    """Return what a drawn picture begins with: its generator, and a square of a photograph."""
+    rng = np.random.default_rng((seed, index))
+    photographs, indices = textures[int(rng.integers(len(textures)))]
+    return rng, _texture(photographs, indices, rng)
+
+
+def _keep_drawn(name: str, material: str, items: list[Item], cache: Path, pictures: Iterable[Drawn]) -> Photographs:
+    """Return drawn pictures from the cache, or draw them into it.
+
+    Args:
+        name: of the data set, and the beginning of its folder's name.
+        material: all that decides the pictures.
+        items: one for each picture.
+        cache: folder of the cache.
+        pictures: as many as `items`, drawn only if they are not there.
+    """
+    sha256 = hashlib.sha256(material.encode()).hexdigest()
+    folder = cache / f"{name}-{sha256[:12]}"
     if not folder.is_dir():
-        log.info("drawing %d synthetic pictures", count)
+        log.info("drawing %d %s pictures", len(items), name)
         partial = folder.with_suffix(f".partial-{os.getpid()}")
         partial.mkdir(parents=True, exist_ok=True)
-        shape = (count, SYNTHETIC_PX, SYNTHETIC_PX)
+        shape = (len(items), SYNTHETIC_PX, SYNTHETIC_PX)
         images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
         masks = np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
         try:
-            cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
-            for index in range(count):
-                rng = np.random.default_rng((seed, index))
-                photographs, indices = textures[int(rng.integers(len(textures)))]
-                texture = _texture(photographs, indices, rng)
-                drawn = draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints, relief=relief)
+            for index, drawn in enumerate(pictures):
                 images[index], masks[index] = drawn.image, drawn.mask
         except DataError:
             shutil.rmtree(partial)
@@ -215,9 +272,8 @@ def draw_synthetic(
         images.flush()
         masks.flush()
         _put_in_place(partial, folder)
-    items = [Item(f"{index:05d}", None, f"{index:05d}", part="train") for index in range(count)]
     return Photographs(
-        "synthetic",
+        name,
         sha256,
         items,
         np.load(folder / "images.npy", mmap_mode="r"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import to_tile
-from training.data.cache import Photographs, load_photographs
+from training.data.cache import Photographs, draw_walls, load_photographs
 from training.data.sources import CRACK, added_sources, get_source
 from training.data.splits import indices_of, read_split
 from training.data.tiles import kind_of
@@ -40,11 +40,21 @@ EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Which splits each set has. External sets have a test alone, and training never sees them."""
 
+RELIEF: Final = "relief"
+DRAWN_SETS: Final[dict[str, tuple[str, ...]]] = {RELIEF: ("drawn",)}
+"""Sets that are drawn, not photographed. They tell networks apart where no photograph may; judged only when named."""
+RELIEF_COUNT: Final = 600
+RELIEF_SEED: Final = 999
+RELIEF_TEXTURES: Final = ("metu-ccic", "uav75")
+"""On grain of their validation photographs, so that nothing in the pictures has been trained on."""
+_WALL_KINDS: Final = {"masonry": "negative", "concrete": "plain", "cracked": "crack"}
+
 
 def evaluation_splits(name: str) -> tuple[str, ...]:
-    """Return the splits of a set, also of one that is added by configuration; none of an unknown one."""
-    if name in EVALUATION_SETS:
-        return EVALUATION_SETS[name]
+    """Return the splits of a set, also of a drawn one or one that is added by configuration; none of an unknown one."""
+    known = EVALUATION_SETS | DRAWN_SETS
+    if name in known:
+        return known[name]
     source = added_sources().get(name)
     if source is None:
         return ()
@@ -120,11 +130,13 @@ def evaluation_tiles(
     labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked)
     and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
     NHA12D: each whole frame laid out with tiles of 224 px, as the agent lays it out, labelled by the same rule.
-    A set added by configuration: whole pictures where they have a label, else crops as of UAV75.
+    Relief: drawn walls, whole: sound masonry ("negative"), sound concrete ("plain"), and concrete with cracks carved
+    into it, those left out of which too little is seen. A set added by configuration: whole pictures where they have a
+    label, else crops as of UAV75.
 
     Args:
-        name: a key of `EVALUATION_SETS`, or a set added by configuration.
-        split: "val" or "test", as `evaluation_splits` has it.
+        name: a key of `EVALUATION_SETS` or `DRAWN_SETS`, or a set added by configuration.
+        split: "val", "test" or "drawn", as `evaluation_splits` has it.
         root: folder of the data sets (zip or unpacked).
         cache: folder for the decoded pictures.
         splits: folder of the committed splits.
@@ -135,17 +147,15 @@ def evaluation_tiles(
     """
     allowed = evaluation_splits(name)
     if not allowed:
-        raise ValueError(f"evaluation set {name!r} is unknown; allowed: {', '.join(EVALUATION_SETS)}")
+        raise ValueError(f"evaluation set {name!r} is unknown; allowed: {', '.join([*EVALUATION_SETS, *DRAWN_SETS])}")
     if split not in allowed:
         raise ValueError(f"{name} has no split {split!r}; allowed: {', '.join(allowed)}")
-    source = get_source(name, for_training=False)
-    photographs = load_photographs(source, root, cache)
-    if source.role == "external":
-        indices, groups = list(range(len(photographs.items))), [item.group for item in photographs.items]
+    if name == RELIEF:
+        textures = [_part(of, "val", root, cache, splits)[:2] for of in RELIEF_TEXTURES]
+        photographs = draw_walls(textures, cache, RELIEF_COUNT, RELIEF_SEED)
+        indices, groups = _all(photographs)
     else:
-        rows = read_split(name, splits)
-        group_of = {row.path: row.group for row in rows}
-        indices, groups = indices_of(photographs, rows, split), [group_of[item.path] for item in photographs.items]
+        photographs, indices, groups = _part(name, split, root, cache, splits)
     cutter = _CUTTERS.get(name, _whole if name in EVALUATION_SETS else _by_annotation)
     cuts = [cut for index in indices for cut in cutter(photographs, index, groups[index])]
     if not cuts:
@@ -160,6 +170,21 @@ def evaluation_tiles(
         masks=np.stack([_shrink_mask(mask) for mask in masks]) if len(masks) == len(cuts) else None,
         origins=[cut.origin for cut in cuts],
     )
+
+
+def _part(name: str, split: str, root: Path, cache: Path, splits: Path) -> tuple[Photographs, list[int], list[str]]:
+    """Return a set's photographs, the indices of those in the split, and the group of each."""
+    source = get_source(name, for_training=False)
+    photographs = load_photographs(source, root, cache)
+    if source.role == "external":
+        return photographs, *_all(photographs)
+    rows = read_split(name, splits)
+    group_of = {row.path: row.group for row in rows}
+    return photographs, indices_of(photographs, rows, split), [group_of[item.path] for item in photographs.items]
+
+
+def _all(photographs: Photographs) -> tuple[list[int], list[str]]:
+    return list(range(len(photographs.items))), [item.group for item in photographs.items]
 
 
 def _all_of(photographs: Photographs, index: int) -> Origin:
@@ -243,10 +268,21 @@ def _everyday(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     ]
 
 
+def _drawn_wall(photographs: Photographs, index: int, group: str) -> list[_Cut]:
+    if photographs.masks is None:
+        raise DataError(f"{photographs.name}: has no masks to label walls by")
+    mask = np.asarray(photographs.masks[index])
+    kind = _WALL_KINDS[photographs.items[index].path.split("/")[0]]
+    if kind == "crack" and kind_of(mask) != "crack":
+        return []
+    return [_Cut(np.asarray(photographs.images[index]), kind, group, _all_of(photographs, index), mask)]
+
+
 _CUTTERS: Final[dict[str, Callable[[Photographs, int, str], list[_Cut]]]] = {
     "uav75": _uav75,
     "omu-quay": _quay,
     "uavcrack": _drone_tiles,
     "not-concrete": _everyday,
     "nha12d": _frame,
+    RELIEF: _drawn_wall,
 }

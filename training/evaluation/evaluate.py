@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from training import page
-from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_splits
+from training.data.dataset import DRAWN_SETS, EVALUATION_SETS, EvaluationSet, evaluation_splits
 from training.data.sources import SOURCES, added_sources
 from training.engine import checkpoint as checkpoints
 from training.evaluation.metrics import RESAMPLES, Estimate, Rate, SetMetrics, measure
@@ -31,7 +31,7 @@ from training.models import CellClassifier
 
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 
-Role = Literal["validation", "test", "external"]
+Role = Literal["validation", "test", "external", "drawn"]
 Tiles = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]
 
@@ -271,7 +271,9 @@ class SetResult:
 
 
 def role_of(name: str, split: str) -> Role:
-    """What a set may be used for: only validation sets may decide anything."""
+    """What a set may be used for: only validation sets may decide anything, and a drawn set proves nothing."""
+    if name in DRAWN_SETS:
+        return "drawn"
     source = SOURCES.get(name) or added_sources().get(name)
     if source is None or source.role == "external":
         return "external"
@@ -279,7 +281,7 @@ def role_of(name: str, split: str) -> Role:
 
 
 def parse_sets(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Reads `name` (all its splits) or `name/split`; nothing given means all sets.
+    """Reads `name` (all its splits) or `name/split`; nothing given means all sets that are photographed.
 
     Raises:
         ValueError: unknown set or split; says which there are.
@@ -293,7 +295,8 @@ def parse_sets(names: Sequence[str]) -> list[tuple[str, str]]:
         pairs = [(set_name, split) for split in evaluation_splits(set_name)]
         found = [pair for pair in pairs if name in {pair[0], "/".join(pair)}]
         if not found:
-            raise ValueError(f"unknown set {name!r}; there are {', '.join('/'.join(pair) for pair in known)}")
+            drawn = [(of, split) for of, splits in DRAWN_SETS.items() for split in splits]
+            raise ValueError(f"unknown set {name!r}; there are {', '.join('/'.join(pair) for pair in known + drawn)}")
         wanted += found
     return wanted
 

@@ -88,7 +88,8 @@ class FileEvaluation:
 
     def reliabilities(self, bins: int) -> list[Reliability]:
         """How far p can be believed."""
-        others = [item for item, row in zip(self.scored, self.results, strict=True) if row.role != "validation"]
+        judged = {"test", "external"}
+        others = [item for item, row in zip(self.scored, self.results, strict=True) if row.role in judged]
         return reliabilities(self.validation, others, self.calibration, bins=bins)
 
 

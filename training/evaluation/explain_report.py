@@ -67,7 +67,7 @@ class Measured:
 
     Attributes:
         where: set and split.
-        role: "validation", "test" or "external".
+        role: "validation", "test", "external" or "drawn".
         network: trained or with random weights.
         method: of `training.evaluation.explain.METHODS`.
         tiles: which: all cracks, or those that the model finds.

@@ -147,7 +147,13 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
             "somewhat too good and support nothing below. Test sets chose none of these; external sets were never "
             "trained on."
         )
-    judged = [item for item in found if item.role != "validation"]
+    drawn = sorted({item.key for item in found if item.role == "drawn"})
+    if drawn:
+        text.append(
+            f"{_and(drawn)} {'is' if len(drawn) == 1 else 'are'} drawn, not photographed: that tells networks apart "
+            "and supports nothing about a real structure."
+        )
+    judged = [item for item in found if item.role not in {"validation", "drawn"}]
     text += [_sentence(item) for item in judged if item.kind == "recall"]
     text += _largest_claim(judged)
     text += [_sentence(item) for item in judged if item.kind == "specificity"]
