@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt), a bundle's folder, or one ONNX file of a bundle.")],
     config: Annotated[Path, typer.Option(help="Sets, threshold and places.")] = DEFAULT_CONFIG,
-    sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT, repeatable.")] = None,
+    sets: Annotated[list[str] | None, typer.Option(help="NAME or NAME/SPLIT, repeatable; relief: drawn walls.")] = None,
     out: Annotated[Path | None, typer.Option(help="Results. Default: runs/evaluate/NAME")] = None,
     file: Annotated[str | None, typer.Option(help="Of a bundle: fp32, int8 or both.")] = None,
     threshold_p: Annotated[float | None, typer.Option(min=0, max=1, help="Crack from this sigmoid of the raw logit on, "
