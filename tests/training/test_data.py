@@ -107,7 +107,7 @@ def test_a_set_without_a_sound_square_ends_the_drawing_and_leaves_nothing_behind
     assert donors.masks is not None
     covered = replace(donors, masks=np.full_like(donors.masks, JOINT))
     for indices in ([0, 1], []):
-        with pytest.raises(DataError, match=rf"uav75: none of .* {len(indices)} training photographs is sound"):
+        with pytest.raises(DataError, match=rf"uav75: none of .* {len(indices)} photographs is sound"):
             draw_synthetic([(covered, indices)], [(donors, [0])], tmp_path, 2, 1)
         assert list(tmp_path.iterdir()) == []
 

@@ -318,8 +318,8 @@ def _texture(photographs: Photographs, indices: list[int], rng: np.random.Genera
                 cv2.resize(square, (SYNTHETIC_PX, SYNTHETIC_PX), interpolation=cv2.INTER_LINEAR), np.uint8
             )
     raise DataError(
-        f"{photographs.name}: none of {MOST_TEXTURE_TRIES} squares of {len(indices)} training photographs is sound; "
-        "synthetic pictures are drawn on such squares"
+        f"{photographs.name}: none of {MOST_TEXTURE_TRIES} squares of {len(indices)} photographs is sound; "
+        "walls are drawn on such squares"
     )
 
 
