@@ -307,6 +307,7 @@ def test_the_command_writes_numbers_figures_statement_and_page(
     data_root: Path, cache: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training import cli
+    from training.data import dataset
     from training.engine import checkpoint
     from training.evaluation import commands
     from training.models import create
@@ -345,7 +346,18 @@ def test_the_command_writes_numbers_figures_statement_and_page(
             done = CliRunner().invoke(cli.app, [*arguments, "--threshold-p", threshold], catch_exceptions=False)
             assert done.exit_code == 2
             assert "between 0 and 1" in done.output
+    monkeypatch.setattr(dataset, "RELIEF_COUNT", 6)
+    drawn = [*arguments, "--sets", "relief", "--threshold-p", "0.5"]
+    done = CliRunner().invoke(cli.app, drawn, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["files"]["torch"]["sets"]
+    assert (row["set"], row["split"], row["role"], row["n_negative"]) == ("relief", "drawn", "drawn", 4)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "relief/drawn is drawn, not photographed" in page
+    assert "supported by tile" not in page
+    assert "wanted recall" not in page
     config.write_text("sets: [nonsense]\n")
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2
     assert "unknown set" in done.output
+    assert "relief/drawn" in done.output

@@ -113,7 +113,8 @@ def write_evaluation(
     for item in found:
         pictures = _draw(item, out, bins)
         write_curves(item.curves, out / f"curves-{item.label}.csv")
-        tables = [results_table(item), groups_table(item), support_table(item), recall_table(item)]
+        every = (results_table(item), groups_table(item), support_table(item), recall_table(item))
+        tables = [table for table in every if table.rows]
         lines = item.statement
         text += [f"## {item.label}: crack from logit {item.threshold.logit:+.3f}", ""]
         text += ["### What the figures support", "", *(f"* {line}" for line in lines), "", "### Figures", ""]
@@ -150,7 +151,7 @@ def groups_table(item: FileEvaluation) -> Table:
 
 
 def support_table(item: FileEvaluation) -> Table:
-    """What each set supports at 95 %."""
+    """What each set of photographs supports at 95 %."""
     rows = [
         [
             support.key,
@@ -162,6 +163,7 @@ def support_table(item: FileEvaluation) -> Table:
             f"{100 * support.by_photograph:.2f}",
         ]
         for support in item.supports
+        if support.role != "drawn"
     ]
     headings = ("set", "role", "rate", "tiles judged wrongly", "supported by tile", "photographs with an error")
     note = "One-sided 95 % bounds in per cent: of the rate, and of the share of photographs without any error."
