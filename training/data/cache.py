@@ -16,16 +16,15 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.relief import concrete, light, masonry, weather
 from training.data.sources import BOX, CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
-from training.data.synthetic import Donor, Drawn, draw, lift
+from training.data.synthetic import Donor, Drawn, draw, draw_wall, lift
 from training.errors import DataError
 from training.files import names_sha256
 
@@ -132,32 +131,38 @@ def _drop_if_stale(folder: Path, source: Source, items: Sequence[Item]) -> None:
 
 def _decode(source: Source, archive: Archive, items: list[Item], sha256: str, folder: Path) -> None:
     log.info("decoding %s: %d photographs", archive.path, len(items))
-    partial = folder.with_suffix(f".partial-{os.getpid()}")
-    partial.mkdir(parents=True, exist_ok=True)
     side = source.side_px
-    shape = (len(items), side, side)
-    images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
-    masks = (
-        np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
-        if source.masks
-        else None
-    )
-    try:
+    with _filling(folder) as partial:
+        images = _new_array(partial / "images.npy", len(items), side, side, 3)
+        masks = _new_array(partial / "masks.npy", len(items), side, side) if source.masks else None
         for index, item in enumerate(items):
             image = archive.picture(item.path)
             images[index] = fit_square(image, side, cv2.INTER_AREA)
             if masks is not None:
                 mask = read_mask(archive, source, item, *image.shape[:2])
                 masks[index] = fit_square(mask, side)
+        images.flush()
+        if masks is not None:
+            masks.flush()
+        content = {"sha256": sha256, "paths": [item.path for item in items]} | _settings(source)
+        (partial / "index.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[Path]:
+    """Give a folder to be filled, and put it in place when it is full; of data that are wrong nothing stays behind."""
+    partial = folder.with_suffix(f".partial-{os.getpid()}")
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
     except DataError:
         shutil.rmtree(partial)
         raise
-    images.flush()
-    if masks is not None:
-        masks.flush()
-    content = {"sha256": sha256, "paths": [item.path for item in items]} | _settings(source)
-    (partial / "index.json").write_text(json.dumps(content), encoding="utf-8")
     _put_in_place(partial, folder)
+
+
+def _new_array(path: Path, *shape: int) -> np.memmap[Any, np.dtype[np.uint8]]:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
@@ -225,9 +230,7 @@ def draw_walls(textures: Sequence[tuple[Photographs, list[int]]], cache: Path, c
         for index in range(count):
             rng, texture = _start(textures, seed, index)
             shown = WALLS[index % len(WALLS)]
-            wall = masonry(texture, rng) if shown == "masonry" else concrete(texture, rng, cracked=shown == "cracked")
-            picture, mask = light(wall, weather(rng))
-            yield Drawn(np.clip(picture, 0, 255).astype(np.uint8), mask)
+            yield draw_wall(texture, rng, brick=shown == "masonry", cracked=shown == "cracked")
 
     of = "+".join(_material(photographs, indices) for photographs, indices in textures)
     shown = [WALLS[index % len(WALLS)] for index in range(count)]
@@ -258,20 +261,13 @@ def _keep_drawn(name: str, material: str, items: list[Item], cache: Path, pictur
     folder = cache / f"{name}-{sha256[:12]}"
     if not folder.is_dir():
         log.info("drawing %d %s pictures", len(items), name)
-        partial = folder.with_suffix(f".partial-{os.getpid()}")
-        partial.mkdir(parents=True, exist_ok=True)
-        shape = (len(items), SYNTHETIC_PX, SYNTHETIC_PX)
-        images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3))
-        masks = np.lib.format.open_memmap(partial / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
-        try:
+        with _filling(folder) as partial:
+            images = _new_array(partial / "images.npy", len(items), SYNTHETIC_PX, SYNTHETIC_PX, 3)
+            masks = _new_array(partial / "masks.npy", len(items), SYNTHETIC_PX, SYNTHETIC_PX)
             for index, drawn in enumerate(pictures):
                 images[index], masks[index] = drawn.image, drawn.mask
-        except DataError:
-            shutil.rmtree(partial)
-            raise
-        images.flush()
-        masks.flush()
-        _put_in_place(partial, folder)
+            images.flush()
+            masks.flush()
     return Photographs(
         name,
         sha256,

@@ -143,6 +143,21 @@ def draw(
     return Drawn(image, mask)
 
 
+def draw_wall(texture: Image, rng: Generator, *, brick: bool, cracked: bool = False) -> Drawn:
+    """Draw a wall in relief alone: nothing stuck to it, no shadow on it, no crack but those carved into concrete.
+
+    Args:
+        texture: BGR uint8 [256, 256, 3] without a crack.
+        rng: decides everything.
+        brick: masonry, always sound; else concrete.
+        cracked: whether concrete has cracks.
+    """
+    mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    pattern = "masonry in relief" if brick else "concrete in relief"
+    canvas = _wall(texture, mask, rng, pattern, carved=cracked)
+    return Drawn(np.clip(canvas, 0, 255).astype(np.uint8), mask)
+
+
 def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: bool) -> Float:
     """Return a wall of a pattern and mark its joints, and its cracks if it is `carved`."""
     canvas = texture.astype(np.float32)

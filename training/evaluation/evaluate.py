@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ from training.models import CellClassifier
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 
 Role = Literal["validation", "test", "external", "drawn"]
+JUDGED: Final[frozenset[Role]] = frozenset({"test", "external"})
+"""Roles of the sets whose figures may support something: validation sets decided, drawn ones are no photographs."""
 Tiles = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]
 

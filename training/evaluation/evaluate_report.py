@@ -22,7 +22,7 @@ from training.evaluation.curves import (
     reliabilities,
     write_curves,
 )
-from training.evaluation.evaluate import SetResult, bar_table, group_rows, result_rows
+from training.evaluation.evaluate import JUDGED, SetResult, bar_table, group_rows, result_rows
 from training.evaluation.statement import Support, statement, supports
 from training.evaluation.threshold import Bar, Scored, ThresholdError, for_recall
 from training.page import Picture, Section, Table, markdown_table, write_page
@@ -88,8 +88,7 @@ class FileEvaluation:
 
     def reliabilities(self, bins: int) -> list[Reliability]:
         """How far p can be believed."""
-        judged = {"test", "external"}
-        others = [item for item, row in zip(self.scored, self.results, strict=True) if row.role in judged]
+        others = [item for item, row in zip(self.scored, self.results, strict=True) if row.role in JUDGED]
         return reliabilities(self.validation, others, self.calibration, bins=bins)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from scipy.stats import beta
 
-from training.evaluation.evaluate import Role
+from training.evaluation.evaluate import JUDGED, Role
 from training.evaluation.threshold import Scored
 
 CONFIDENCE: Final = 0.95
@@ -153,7 +153,7 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
             f"{_and(drawn)} {'is' if len(drawn) == 1 else 'are'} drawn, not photographed: that tells networks apart "
             "and supports nothing about a real structure."
         )
-    judged = [item for item in found if item.role not in {"validation", "drawn"}]
+    judged = [item for item in found if item.role in JUDGED]
     text += [_sentence(item) for item in judged if item.kind == "recall"]
     text += _largest_claim(judged)
     text += [_sentence(item) for item in judged if item.kind == "specificity"]
