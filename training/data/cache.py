@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.omissions import UNSURE, omissions_sha256
 from training.data.sources import BOX, CRACK, JOINT, Archive, Item, Source, read_mask
 from training.data.synthetic import SIDE_PX as SYNTHETIC_PX
 from training.data.synthetic import Donor, Drawn, draw, draw_wall, lift
@@ -57,7 +58,7 @@ class Photographs:
         items: one for each picture.
         images: uint8 [N, S, S, 3], BGR, memory-mapped; smaller photographs are mirrored at the right and bottom border,
             other shapes are stretched.
-        masks: uint8 [N, S, S] (0, CRACK, JOINT, BOX), memory-mapped, or None.
+        masks: uint8 [N, S, S] (0, CRACK, JOINT, BOX, UNSURE), memory-mapped, or None.
     """
 
     name: str
@@ -93,7 +94,12 @@ def load_photographs(source: Source, root: Path, cache: Path) -> Photographs:
 
 def _settings(source: Source) -> dict[str, object]:
     """Return what, beside the archive, decides the pixels of a data set."""
-    return {"side_px": source.side_px, "layout": source.layout, "masks": MASKS if source.masks else None}
+    return {
+        "side_px": source.side_px,
+        "layout": source.layout,
+        "masks": MASKS if source.masks else None,
+        "omissions": omissions_sha256(source.name) if source.masks else None,
+    }
 
 
 def changed_settings(folder: Path, source: Source, items: Sequence[Item]) -> list[str]:
@@ -112,6 +118,8 @@ def changed_settings(folder: Path, source: Source, items: Sequence[Item]) -> lis
         changed = ["side_px"] if side != source.side_px else []
         if source.layout is not None and source.masks:
             changed.append("masks")
+        if wanted["omissions"] is not None:
+            changed.append("omissions")
     if index["paths"] != [item.path for item in items]:
         changed.append("paths")
     return changed
@@ -280,7 +288,8 @@ def _keep_drawn(name: str, material: str, items: list[Item], cache: Path, pictur
 def _material(photographs: Photographs, indices: Sequence[int]) -> str:
     """Name the photographs that are drawn from: of another split they are others, and so are the pictures."""
     names = names_sha256(photographs.items[index].path for index in indices)
-    return f"{photographs.sha256[:12]}-{names[:12]}"
+    omitted = omissions_sha256(photographs.name)
+    return f"{photographs.sha256[:12]}-{names[:12]}" + (f"-{omitted[:12]}" if omitted else "")
 
 
 def _lift_all(donors: Sequence[tuple[Photographs, list[int]]], value: int) -> list[Donor]:
@@ -343,12 +352,13 @@ def shrink_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.ui
     """Resize a mask [H, W] to `size` (width, height) so that nothing marked in it is lost.
 
     A pixel gets a value if any part of the area that it stands for has it; of several `CRACK`, then `BOX`, then
-    `JOINT`. So a crack of less than a pixel stays connected and is a pixel wide. An axis that grows repeats its pixels.
+    `JOINT`, then `UNSURE`. So a crack of less than a pixel stays connected and is a pixel wide. An axis that grows
+    repeats its pixels.
     """
     height, width = mask.shape
     smaller = (min(width, size[0]), min(height, size[1]))
     result = np.zeros(smaller[::-1], np.uint8)
-    for value in (JOINT, BOX, CRACK):
+    for value in (UNSURE, JOINT, BOX, CRACK):
         share = cv2.resize((mask == value).astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
         result[share > 0] = value
     return np.asarray(cv2.resize(result, size, interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -6,7 +6,7 @@ evaluation_tiles("uav75", "val", Path("../shared/data")) -> EvaluationSet
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import to_tile
 from training.data.cache import Photographs, draw_walls, load_photographs
+from training.data.omissions import as_published
 from training.data.sources import CRACK, added_sources, get_source
 from training.data.splits import indices_of, read_split
 from training.data.tiles import kind_of
@@ -28,9 +29,12 @@ EVERYDAY_CROP_SHARE: Final = 0.5
 NHA12D_FRAME: Final = (1080, 1920)
 """Rows and columns of its frames; in the cache they are squares, mirrored below."""
 
+PUBLISHED: Final = "as-published"
+"""The validation part of a set by its published masks alone, cracks that they leave out counting as sound."""
+
 EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
     "metu-ccic": ("val", "test"),
-    "uav75": ("val",),
+    "uav75": ("val", PUBLISHED),
     "omu-quay": ("val",),
     "uavcrack": ("val", "test"),
     "not-concrete": ("val", "test"),
@@ -127,7 +131,8 @@ def evaluation_tiles(
     """Return the fixed tiles of a set.
 
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
-    labelled by the rule in `training.data.tiles`, unsure ones left out. Drone tiles: whole pictures (all cracked)
+    labelled by the rule in `training.data.tiles`, unsure ones left out; "as-published" is the validation part once
+    more by the published masks alone. Drone tiles: whole pictures (all cracked)
     and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
     NHA12D: each whole frame laid out with tiles of 224 px, as the agent lays it out, labelled by the same rule.
     Relief: drawn walls, whole: sound masonry ("negative"), sound concrete ("plain"), and concrete with cracks carved
@@ -136,7 +141,7 @@ def evaluation_tiles(
 
     Args:
         name: a key of `EVALUATION_SETS` or `DRAWN_SETS`, or a set added by configuration.
-        split: "val", "test" or "drawn", as `evaluation_splits` has it.
+        split: "val", "test", "as-published" or "drawn", as `evaluation_splits` has it.
         root: folder of the data sets (zip or unpacked).
         cache: folder for the decoded pictures.
         splits: folder of the committed splits.
@@ -155,7 +160,9 @@ def evaluation_tiles(
         photographs = draw_walls(textures, cache, RELIEF_COUNT, RELIEF_SEED)
         indices, groups = _all(photographs)
     else:
-        photographs, indices, groups = _part(name, split, root, cache, splits)
+        photographs, indices, groups = _part(name, "val" if split == PUBLISHED else split, root, cache, splits)
+    if split == PUBLISHED and photographs.masks is not None:
+        photographs = replace(photographs, masks=as_published(photographs.masks))
     cutter = _CUTTERS.get(name, _whole if name in EVALUATION_SETS else _by_annotation)
     cuts = [cut for index in indices for cut in cutter(photographs, index, groups[index])]
     if not cuts:

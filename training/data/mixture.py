@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from training.data.augment import RECOLOURED, Appearance, Image, Preset, View, cut, cut_mask, log_uniform
 from training.data.cache import Photographs, draw_synthetic, load_photographs
 from training.data.loaders import refuse_overlaps
+from training.data.omissions import UNSURE
 from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
@@ -323,7 +324,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
 
         Returns:
             tiles uint8 [B, 3, S, S] (channels last in memory), labels float32 [B], cracks uint8 [B, S, S] (`CRACK`,
-            `JOINT`, 0 for neither, `UNKNOWN_CELLS`), source int64 [B]; B: as many as `rows` leaves of the batch.
+            `JOINT`, `UNSURE`, 0 for none of them, `UNKNOWN_CELLS`), source int64 [B]; B: as many as `rows` leaves of
+            the batch.
         """
         everything = np.random.default_rng((*self._key, step)).choice(len(self._names), self._batch, p=self._shares)
         # from 1 on: a generator seeded with a further 0 is that of the step itself, and its tile would follow from it
@@ -341,7 +343,8 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 tiles[row] = self._appearance(tile, rng)
             labels[row] = label
             if mask is not None:
-                cracks[row] = np.where((mask == CRACK) | (mask == JOINT), mask, np.uint8(0))
+                kept = (mask == CRACK) | (mask == JOINT) | (mask == UNSURE)
+                cracks[row] = np.where(kept, mask, np.uint8(0))
             elif label:
                 cracks[row] = UNKNOWN_CELLS
         return {

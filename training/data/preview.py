@@ -22,6 +22,7 @@ from training.config import Strict
 from training.data import augment
 from training.data.augment import Image, Preset, View
 from training.data.mixture import RECIPES, SYNTHETIC, Mixture, SourceSampler, load_samplers
+from training.data.omissions import UNSURE
 from training.data.published import published_transforms
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, added_sources
 from training.errors import DataError
@@ -33,6 +34,7 @@ PRESETS: Final[tuple[Preset, ...]] = ("none", "published", "field")
 _GAP_PX: Final = 6
 _DRAWS: Final = 60
 _CRACK_BGR: Final = (0, 94, 213)
+_UNSURE_BGR: Final = (140, 185, 240)
 _JOINT_BGR: Final = (178, 114, 0)
 
 
@@ -491,10 +493,11 @@ def _synthetic_sheet(sampler: SourceSampler, count: int, path: Path) -> None:
 
 
 def _painted(mask: Image) -> Image:
-    """Paint a mask: cracks orange, joints blue, boxes grey."""
+    """Paint a mask: cracks orange, joints blue, boxes grey, cracks that the mask leaves out light orange."""
     painted = np.full((*mask.shape, 3), 245, np.uint8)
     painted[mask == JOINT] = _JOINT_BGR
     painted[mask == BOX] = (160, 160, 160)
+    painted[mask == UNSURE] = _UNSURE_BGR
     painted[mask == CRACK] = _CRACK_BGR
     return painted
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import InputError, read_image
+from training.data.omissions import mark_omissions
 from training.errors import DataError as DataError  # noqa: PLC0414 - also known from here
 
 CRACK: Final = 255
@@ -418,11 +419,17 @@ def get_source(name: str, *, for_training: bool) -> Source:
 
 
 def read_mask(archive: Archive, source: Source, item: Item, height: int, width: int) -> NDArray[np.uint8]:
-    """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT` or `BOX`.
+    """Read the annotation of a photograph as a mask of its size: 0, `CRACK`, `JOINT`, `BOX`, or `UNSURE`.
+
+    It is unsure where `training.data.omissions` lists a crack that the annotation leaves out.
 
     Raises:
         DataError: the annotation cannot be read, has another size than its photograph, or values that mean nothing.
     """
+    return mark_omissions(_annotated(archive, source, item, height, width), source.name, item.path)
+
+
+def _annotated(archive: Archive, source: Source, item: Item, height: int, width: int) -> NDArray[np.uint8]:
     if source.mask is not None:
         return source.mask(archive, item, height, width)
     mask = np.zeros((height, width), np.uint8)

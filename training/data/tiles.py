@@ -2,8 +2,8 @@
 
 The rule looks at the tile as the network sees it: how many of its 14 x 14 blocks the crack touches (its length), and
 which share of its pixels is crack. A tile is positive if the crack touches at least `MIN_BLOCKS` blocks (about 0.3
-of the side) and covers at least `MIN_SHARE`; it is negative only if no pixel is crack or boxed; everything between is
-unsure and left out.
+of the side) and covers at least `MIN_SHARE`; it is negative only if no pixel is crack, boxed or unsure; everything
+between is unsure and left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.omissions import UNSURE
 from training.data.sources import BOX, CRACK, JOINT
 
 BLOCKS: Final = 14
@@ -35,7 +36,7 @@ def label_of(mask: NDArray[np.uint8]) -> bool | None:
     if not (mask == CRACK).any():
         boxed = mask == BOX
         if not boxed.any():
-            return False
+            return None if (mask == UNSURE).any() else False
         return True if touched_blocks(boxed) >= MIN_BOX_BLOCKS else None
     crack = mask == CRACK
     return True if touched_blocks(crack) >= MIN_BLOCKS and float(crack.mean()) >= MIN_SHARE else None

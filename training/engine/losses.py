@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.data.mixture import UNKNOWN_CELLS
+from training.data.omissions import UNSURE
 from training.data.sources import CRACK, JOINT
 
 
@@ -119,20 +120,22 @@ def cell_targets(
     """Label each cell by the crack pixels in it.
 
     Args:
-        cracks: uint8 [N, S, S]: `CRACK`, `JOINT`, 0 neither, `UNKNOWN_CELLS` unknown.
+        cracks: uint8 [N, S, S]: `CRACK`, `JOINT`, `UNSURE`, 0 none of them, `UNKNOWN_CELLS` unknown.
         labels: float [N].
         cells: (h, w) of the feature map.
         joint_weight: weight of cells with a joint and no crack.
 
     Returns:
-        targets and weights, float [N, h, w]: 1 where a crack passes; weight 0 where nobody knows. In a cracked tile,
-        cells next to a crack have weight 0 if they are not cracked themselves: masks are a pixel or two off.
+        targets and weights, float [N, h, w]: 1 where a crack passes; weight 0 where nobody knows or is sure. In a
+        cracked tile, cells next to a crack have weight 0 if they are not cracked themselves: masks are a pixel or two
+        off.
     """
     marked = (cracks == CRACK).to(torch.float32).unsqueeze(1)
     targets = functional.adaptive_max_pool2d(marked, cells)
     near = functional.max_pool2d(targets, kernel_size=3, stride=1, padding=1)
     known = (cracks[:, 0, 0] != UNKNOWN_CELLS).to(torch.float32)[:, None, None, None]
-    weights = known * (1 - (near - targets))
+    unsure = functional.adaptive_max_pool2d((cracks == UNSURE).to(torch.float32).unsqueeze(1), cells)
+    weights = known * (1 - (near - targets)) * (1 - unsure * (1 - targets))
     if joint_weight != 1.0:
         jointed = functional.adaptive_max_pool2d((cracks == JOINT).to(torch.float32).unsqueeze(1), cells)
         weights = weights * (1 + (joint_weight - 1) * jointed * (1 - targets))
