@@ -169,7 +169,7 @@ def old_index(folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps({key: index[key] for key in ("sha256", "paths")}))
 
 
-@pytest.mark.parametrize("name", ["metu-ccic", "uav75"])
+@pytest.mark.parametrize("name", ["metu-ccic", "uavcrack"])
 def test_decoded_built_in_sets_without_settings_stay_and_with_another_side_do_not(
     name: str, data_root: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +185,23 @@ def test_decoded_built_in_sets_without_settings_stay_and_with_another_side_do_no
             other = load_photographs(replace(SOURCES[name], side_px=side), data_root, tmp_path)
             assert other.images.shape[1] == side
             assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_set_whose_masks_leave_cracks_out_is_decoded_anew_if_its_index_is_older_than_that(
+    data_root: Path, tmp_path: Path
+) -> None:
+    load_photographs(SOURCES["uav75"], data_root, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "images.npy").stat().st_ino
+    load_photographs(SOURCES["uav75"], data_root, tmp_path)
+    assert (folder / "images.npy").stat().st_ino == before
+    old_index(folder)
+    assert cached.changed_settings(
+        folder, SOURCES["uav75"], SOURCES["uav75"].items(Archive.find(data_root, "uav75"))
+    ) == ["omissions"]
+    load_photographs(SOURCES["uav75"], data_root, tmp_path)
+    assert "omissions" in json.loads((folder / "index.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def line_mask(length: int, value: int = CRACK, side: int = 224) -> np.ndarray:

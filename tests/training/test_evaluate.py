@@ -330,8 +330,10 @@ def test_the_command_writes_numbers_figures_statement_and_page(
     found = written["files"]["torch"]
     assert [(row["set"], row["role"]) for row in found["sets"]] == [
         ("uav75", "validation"),
+        ("uav75", "published"),
         ("walls-external", "external"),
     ]
+    assert any("uav75/published-masks is a validation set once more" in said for said in found["statement"])
     # the wanted recall is that of every validation set, also of those that were not asked for
     assert "omu-quay" in found["threshold_rule"]
     assert found["sets"][0]["by_tile"]["recall"]["value"] >= 0.8

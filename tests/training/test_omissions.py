@@ -109,7 +109,7 @@ def test_judged_without_the_tiles_on_an_omission_and_once_more_as_published(
     monkeypatch.setattr(omissions, "read_omissions", lambda: (FOUND,))
     assert omissions_sha256("uav75") is not None
     after = evaluation_tiles("uav75", "val", data_root, tmp_path, splits)
-    published = evaluation_tiles("uav75", "as-published", data_root, tmp_path, splits)
+    published = evaluation_tiles("uav75", "published-masks", data_root, tmp_path, splits)
     masks = load_photographs(get_source("uav75", for_training=False), data_root, tmp_path).masks
     assert masks is not None
     assert (masks == UNSURE).any(), "what was decoded before the list changed is decoded anew"
@@ -121,7 +121,7 @@ def test_judged_without_the_tiles_on_an_omission_and_once_more_as_published(
         after.kinds.count("plain") + after.kinds.count("joint")
     )
     assert left_out > 0
-    assert role_of("uav75", "as-published") == "published"
+    assert role_of("uav75", "published-masks") == "published"
 
 
 def test_drawn_walls_are_not_laid_on_an_omission(data_root: Path, tmp_path: Path) -> None:

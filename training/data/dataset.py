@@ -29,7 +29,7 @@ EVERYDAY_CROP_SHARE: Final = 0.5
 NHA12D_FRAME: Final = (1080, 1920)
 """Rows and columns of its frames; in the cache they are squares, mirrored below."""
 
-PUBLISHED: Final = "as-published"
+PUBLISHED: Final = "published-masks"
 """The validation part of a set by its published masks alone, cracks that they leave out counting as sound."""
 
 EVALUATION_SETS: Final[dict[str, tuple[str, ...]]] = {
@@ -131,7 +131,7 @@ def evaluation_tiles(
     """Return the fixed tiles of a set.
 
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
-    labelled by the rule in `training.data.tiles`, unsure ones left out; "as-published" is the validation part once
+    labelled by the rule in `training.data.tiles`, unsure ones left out; "published-masks" is the validation part once
     more by the published masks alone. Drone tiles: whole pictures (all cracked)
     and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
     NHA12D: each whole frame laid out with tiles of 224 px, as the agent lays it out, labelled by the same rule.
@@ -141,7 +141,7 @@ def evaluation_tiles(
 
     Args:
         name: a key of `EVALUATION_SETS` or `DRAWN_SETS`, or a set added by configuration.
-        split: "val", "test", "as-published" or "drawn", as `evaluation_splits` has it.
+        split: "val", "test", "published-masks" or "drawn", as `evaluation_splits` has it.
         root: folder of the data sets (zip or unpacked).
         cache: folder for the decoded pictures.
         splits: folder of the committed splits.

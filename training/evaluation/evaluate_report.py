@@ -162,7 +162,7 @@ def support_table(item: FileEvaluation) -> Table:
             f"{100 * support.by_photograph:.2f}",
         ]
         for support in item.supports
-        if support.role != "drawn"
+        if support.role not in {"drawn", "published"}
     ]
     headings = ("set", "role", "rate", "tiles judged wrongly", "supported by tile", "photographs with an error")
     note = "One-sided 95 % bounds in per cent: of the rate, and of the share of photographs without any error."

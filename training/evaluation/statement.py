@@ -153,6 +153,13 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
             f"{_and(drawn)} {'is' if len(drawn) == 1 else 'are'} drawn, not photographed: that tells networks apart "
             "and supports nothing about a real structure."
         )
+    published = sorted({item.key for item in found if item.role == "published"})
+    if published:
+        text.append(
+            f"{_and(published)} {'is a validation set' if len(published) == 1 else 'are validation sets'} once more, "
+            "by the published masks alone: they leave cracks out, and a network that finds these is charged with false "
+            "alarms. The figures are there to be compared with what others report."
+        )
     judged = [item for item in found if item.role in JUDGED]
     text += [_sentence(item) for item in judged if item.kind == "recall"]
     text += _largest_claim(judged)

@@ -110,7 +110,7 @@ class SetMetrics(Part):
     n_negative: int
     n_groups: int
     file: Literal["fp32", "int8"]
-    role: Literal["validation", "test", "external"]
+    role: Literal["validation", "published", "test", "external"]
 
 
 class DataSource(Part):

@@ -35,7 +35,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A set as the float and the 8-bit file judge it: its split, and its role ("validation", "test", "external")."""
+    """A set as the float and the 8-bit file judge it: its split, and its role, as `role_of` says."""
 
     split: str
     role: str

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from training.data.dataset import EVALUATION_SETS, EvaluationSet, evaluation_tiles
+from training.data.dataset import EVALUATION_SETS, PUBLISHED, EvaluationSet, evaluation_tiles
 from training.data.mixture import RECIPES, SYNTHETIC, load_samplers
 from training.data.sources import SOURCES, added_sources
 from training.engine.device import cpu_flags
@@ -492,11 +492,11 @@ def _pairs(
     """All sets as judged by both files; those for validation are judged already."""
     pairs = [Pair("val", "validation", *both) for both in zip(as_float, as_int8, strict=True)]
     scorers = OnnxScorer(float_model, threads=options.threads), OnnxScorer(int8_model, threads=options.threads)
-    for role in ("test", "external"):
+    for split, role in ((PUBLISHED, "published"), ("test", "test"), ("test", "external")):
         for tiles in _sets(role, options):
             first = score_all(scorers[0], [tiles], step, f"{role}, float")[0]
             second = score_all(scorers[1], [tiles], step, f"{role}, 8 bit")[0]
-            pairs.append(Pair("test", role, first, second))
+            pairs.append(Pair(split, role, first, second))
     return pairs
 
 

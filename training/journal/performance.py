@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.evaluation.evaluate import JUDGED
 from training.evaluation.threshold import Bar, bars_for
 from training.export.bundle import Manifest, SetMetrics
 from training.figures import COLOURS, figure
@@ -38,7 +39,7 @@ class Reached:
 
 
 def reached(manifest: Manifest) -> list[Reached]:
-    """Hold a bundle against its bars, on the test or external part of each set where there is one."""
+    """Hold a bundle against its bars, on the test or external part of each set; on validation where there is none."""
     found = []
     for bar in bars_for(manifest.name):
         for key in _keys(manifest, bar.set):
@@ -50,7 +51,8 @@ def reached(manifest: Manifest) -> list[Reached]:
 
 def _keys(manifest: Manifest, name: str) -> list[str]:
     keys = [key for key in manifest.metrics if key.split("/")[0] == name]
-    return [key for key in keys if manifest.metrics[key].role != "validation"] or keys
+    roles = {key: manifest.metrics[key].role for key in keys}
+    return [key for key in keys if roles[key] in JUDGED] or [key for key in keys if roles[key] == "validation"]
 
 
 def _figures(metrics: SetMetrics, kind: str) -> tuple[float, float, float] | None:
