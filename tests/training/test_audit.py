@@ -16,10 +16,11 @@ import pytest
 from drone_agent.vision.preprocess import read_image
 from tests.training.conftest import texture, write_picture
 from training.cli import main
-from training.data import audit_figures, sources
+from training.data import audit_figures, omissions, sources
 from training.data.audit import audit, write_audit
 from training.data.audit_command import AuditSettings, Places
 from training.data.baseline import Baseline, fit_threshold, measure_baseline
+from training.data.omissions import Omission
 from training.data.order import find_series, measure_order
 from training.data.scan import DarkTile, crack_widths, darkness, unharmed
 from training.data.sources import CRACK, SOURCES, Archive, Item
@@ -102,6 +103,26 @@ def test_masks_and_boxes_become_tiles_by_the_rule(data_root: Path, tmp_path: Pat
     assert isinstance(reports[0].baseline, Baseline)
     write_audit(reports, tmp_path)
     assert (tmp_path / "masks-uav75.svg").is_file()
+
+
+def test_what_masks_leave_out_is_counted_listed_and_drawn(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AuditSettings(data=Places(root=data_root, splits=tmp_path), out=tmp_path, samples=4)
+    archive = Archive.find(data_root, "uav75")
+    before = audit(SOURCES["uav75"], archive, settings, no_bar)
+    found = Omission("uav75", "val/images/DSCval0.jpg", "crack", ((400, 30), (430, 70)))
+    elsewhere = Omission("uav75", "val/images/another.jpg", "crack", ((400, 30), (430, 70)))
+    monkeypatch.setattr(omissions, "read_omissions", lambda: (found, elsewhere))
+    after = audit(SOURCES["uav75"], archive, settings, no_bar)
+    page = write_audit([after], tmp_path)
+    (told,) = json.loads((tmp_path / "audit.json").read_text())["data_sets"]
+    assert told["omissions"] == [{"path": found.path, "seen": "crack", "length_px": 50.0}]
+    assert (tmp_path / "omissions-uav75.png").stat().st_size > 1000
+    assert found.path in page.read_text()
+    assert "another.jpg" not in page.read_text()
+    sound = [sum(not tile.cracked for tile in report.scan.tiles) for report in (before, after)]
+    assert sound[0] - sound[1] == 1, "one square holds it"
 
 
 def test_a_broken_mask_is_named(data_root: Path, tmp_path: Path) -> None:

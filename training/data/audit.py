@@ -19,10 +19,12 @@ from training.data.audit_figures import (
     draw_balance,
     draw_baseline,
     draw_masks,
+    draw_omissions,
     draw_order,
     draw_samples,
 )
 from training.data.baseline import Baseline, measure_baseline
+from training.data.omissions import Omission, omissions_of
 from training.data.order import Order, find_series, measure_order
 from training.data.scan import Scan, scan
 from training.data.sources import Archive, Source, left_out
@@ -117,6 +119,11 @@ class Report:
                 different = len({group_of.get(index, -1 - index) for index in indices})
                 found[name] = (sum(index in group_of for index in indices), len(indices), different)
         return found
+
+    def omissions(self) -> list[Omission]:
+        """Return the lines that masks of these photographs are known to leave out."""
+        paths = {item.path for item in self.scan.items}
+        return [line for line in omissions_of(self.source.name) if line.path in paths]
 
     def left_out_in_words(self) -> str:
         """Say how many picture files were left out, with examples."""
@@ -338,6 +345,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "role": report.source.role,
         "photographs": len(report.scan.items),
         "broken": [{"path": file.path, "reason": file.reason} for file in report.scan.broken],
+        "omissions": [
+            {"path": line.path, "seen": line.seen, "length_px": round(line.length_px, 1)} for line in report.omissions()
+        ],
         "left_out": {"files": len(report.left_out), "examples": report.left_out[:MOST_LEFT_OUT]},
         "sizes": {f"{w}x{h}": count for (w, h), count in Counter(report.scan.sizes).most_common()},
         "classes": dict(Counter(CLASSES[item.label] for item in report.scan.items)),
@@ -477,6 +487,11 @@ def _section(report: Report, folder: Path) -> Section:
     if report.samples:
         sheet = draw_samples(report.archive, report.source, scanned, report.samples, folder / f"samples-{name}.png")
         pictures.append(Picture(sheet, "Samples; cracks of the masks are orange, joints and boxes blue"))
+    omitted = report.omissions()
+    if omitted:
+        tables.append(_omissions_table(omitted))
+        drawn = draw_omissions(report.archive, omitted, folder / f"omissions-{name}.png")
+        pictures.append(Picture(drawn, "What the masks leave out, with more contrast, and again with the line over it"))
     if scanned.tiles:
         threshold = report.baseline.threshold if isinstance(report.baseline, Baseline) else None
         drawn = draw_baseline(scanned.tiles, threshold, folder / f"darkness-{name}.svg")
@@ -492,6 +507,12 @@ def _section(report: Report, folder: Path) -> Section:
     if report.left_out:
         paragraphs.append(f"The layout of this set does not take everything: {report.left_out_in_words()}.")
     return Section(name, paragraphs, tables, pictures)
+
+
+def _omissions_table(lines: Sequence[Omission]) -> Table:
+    rows = [[line.path, line.seen, f"{line.length_px:.0f}"] for line in lines]
+    note = "Seen in the photographs and listed in training/data/omissions.csv; tiles on them are not taken for sound."
+    return Table(["what its mask leaves out", "what is seen", "length in px"], rows, note)
 
 
 def _none_crosses(report: Report) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drone_agent.vision.preprocess import read_image
+from training.data.omissions import UNSURE, Omission
 from training.data.order import Order
 from training.data.scan import DarkTile, Scan
 from training.data.sources import CRACK, Archive, Source, read_mask
@@ -26,6 +27,9 @@ LEAST_WIDTH_AXIS_PX: Final = 5
 """Widths that are shown at least: masks of one pixel would else be a single bar as wide as the panel."""
 _ORANGE_BGR: Final = (0, 94, 213)
 _BLUE_BGR: Final = (178, 114, 0)
+_GREY_BGR: Final = (153, 153, 153)
+OMISSION_COLUMNS: Final = 3
+OMISSION_MARGIN_PX: Final = 28
 
 
 def draw_balance(sets: Sequence[tuple[str, int, int, int]], path: Path) -> Path:
@@ -72,12 +76,40 @@ def _overlaid(image: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArr
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if mask is None:
         return np.asarray(small, np.uint8)
-    for marked, colour in ((mask == CRACK, _ORANGE_BGR), ((mask != CRACK) & (mask > 0), _BLUE_BGR)):
+    other = (mask > 0) & (mask != CRACK) & (mask != UNSURE)
+    for marked, colour in ((mask == CRACK, _ORANGE_BGR), (other, _BLUE_BGR), (mask == UNSURE, _GREY_BGR)):
         # shrunk as a share, so that a crack of one pixel is still seen
         share = cv2.resize(marked.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         weight = np.clip(2 * share, 0, 0.7)[:, :, None]
         small = small * (1 - weight) + weight * np.array(colour, np.float32)
     return np.asarray(small, np.uint8)
+
+
+def draw_omissions(archive: Archive, omissions: Sequence[Omission], path: Path) -> Path:
+    """Draw what masks leave out: the place with more contrast, and beside it once more with the line over it."""
+    rows = math.ceil(len(omissions) / OMISSION_COLUMNS)
+    with figure(path, width_in=14.0, height_in=2.5 * rows) as drawn:
+        grid = drawn.subplots(rows, 2 * OMISSION_COLUMNS, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for left, right, line in zip(grid[::2], grid[1::2], omissions, strict=False):
+            image = read_image(archive.read(line.path))
+            points = np.array(line.points)
+            middle = (points.min(axis=0) + points.max(axis=0)) / 2
+            half = float(np.ptp(points, axis=0).max()) / 2 + OMISSION_MARGIN_PX
+            for axes in (left, right):
+                axes.imshow(_contrasted(image)[:, :, ::-1], interpolation="bicubic")
+                axes.set_xlim(max(0.0, middle[0] - half), min(image.shape[1] - 1.0, middle[0] + half))
+                axes.set_ylim(min(image.shape[0] - 1.0, middle[1] + half), max(0.0, middle[1] - half))
+            right.plot(points[:, 0], points[:, 1], color=CRACK_COLOUR, linewidth=1.2)
+            left.set_title(f"{Path(line.path).stem}: {line.seen}, {line.length_px:.0f} px", fontsize=6, pad=2)
+    return path
+
+
+def _contrasted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
+    lab[:, :, 0] = cv2.createCLAHE(clipLimit=2.5, tileGridSize=(6, 6)).apply(lab[:, :, 0])
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
 
 
 def draw_baseline(tiles: Sequence[DarkTile], threshold: float | None, path: Path) -> Path:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +49,11 @@ class Omission:
     seen: str
     points: tuple[tuple[int, int], ...]
 
+    @property
+    def length_px(self) -> float:
+        """Length of the line in pixels of the photograph."""
+        return sum(math.dist(*pair) for pair in pairwise(self.points))
+
 
 @cache
 def read_omissions(file: Path = OMISSIONS_FILE) -> tuple[Omission, ...]:
@@ -80,13 +87,18 @@ def _omission(row: list[str], where: str) -> Omission:
     return Omission(source, path, seen, points)
 
 
+def omissions_of(source: str) -> list[Omission]:
+    """Return what is listed of a data set."""
+    return [line for line in read_omissions() if line.source == source]
+
+
 def mark_omissions(mask: NDArray[np.uint8], source: str, path: str) -> NDArray[np.uint8]:
     """Return the mask [H, W] of a photograph with `UNSURE` where it leaves a crack out; what it marks stays.
 
     Raises:
         DataError: a line lies outside the photograph, or the list cannot be read.
     """
-    lines = [line for line in read_omissions() if (line.source, line.path) == (source, path)]
+    lines = [line for line in omissions_of(source) if line.path == path]
     if not lines:
         return mask
     height, width = mask.shape
@@ -105,5 +117,5 @@ def as_published(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def omissions_sha256(source: str) -> str | None:
     """Return a hash of all that is listed of a data set, or None if nothing is."""
-    lines = [line for line in read_omissions() if line.source == source]
+    lines = omissions_of(source)
     return hashlib.sha256(repr((WIDTH_PX, lines)).encode()).hexdigest() if lines else None
