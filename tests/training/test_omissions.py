@@ -26,7 +26,8 @@ from training.data.splits import read_split
 from training.data.tiles import kind_of, label_of
 from training.engine.losses import cell_targets
 from training.errors import DataError
-from training.evaluation.evaluate import role_of
+from training.evaluation.evaluate import reached_bars, result, role_of
+from training.evaluation.threshold import Scored, bars_for
 
 SHARED = REPOSITORY.parent / "shared/data"
 FOUND = Omission("uav75", "val/images/DSCval0.jpg", "crack", ((40, 30), (60, 480)))
@@ -141,6 +142,18 @@ def test_what_is_drawn_on_photographs_gets_another_name_when_more_is_found(
         names.append(material_of(photographs, [0, 1]))
     assert len(set(names)) == 3
     assert omissions_sha256("uavcrack") is None
+
+
+def test_no_bar_is_judged_by_masks_that_leave_cracks_out_where_better_ones_are_there() -> None:
+    kinds = ("crack", "crack", "joint", "joint", "plain", "plain")
+    labels = np.array([kind == "crack" for kind in kinds])
+    scored = Scored("uav75", np.array([1.0, 1, -1, 1, -1, -1]), labels, kinds, tuple("aabbcc"))
+    rows = [result(scored, split, 0.0, resamples=20, seed=1) for split in ("published-masks", "val")]
+    bars = bars_for("mobilenetv2")
+    assert [(bar.kind, row.key) for bar, row, _ in reached_bars(rows, bars)] == [
+        (kind, "uav75/val") for kind in ("crack", "joint", "plain")
+    ]
+    assert {row.key for _, row, _ in reached_bars(rows[:1], bars)} == {"uav75/published-masks"}
 
 
 @pytest.mark.parametrize(

@@ -387,9 +387,13 @@ def by_group_table(results: Sequence[SetResult]) -> str:
 
 
 def reached_bars(results: Sequence[SetResult], bars: Sequence[Bar]) -> Iterator[tuple[Bar, SetResult, Rate]]:
-    """Each bar with the set it is judged by and what was reached there; `test` is taken where a set has both splits."""
+    """Each bar with the set it is judged by and what was reached there; `test` is taken where a set has both splits.
+
+    What published masks say of a validation set is taken only where nothing else is there.
+    """
     for bar in bars:
         rows = [row for row in results if row.name == bar.set]
+        rows = [row for row in rows if row.role != "published"] or rows
         for row in [row for row in rows if row.split == "test"] or rows:
             reached = row.metrics.by_tile.get(bar.kind) or row.metrics.kinds.get(bar.kind)
             if reached is not None:
