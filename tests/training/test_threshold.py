@@ -160,7 +160,8 @@ def test_every_bundle_has_bars_on_the_validation_sets() -> None:
 def test_external_sets_are_never_validation() -> None:
     for name, split in parse_sets([]):
         assert (role_of(name, split) == "external") == (name in {"walls-external", "brickwork-external", "nha12d"})
-    assert parse_sets(["uav75"]) == [("uav75", "val")]
+    assert parse_sets(["uav75"]) == [("uav75", "val"), ("uav75", "published-masks")]
+    assert [role_of(*pair) for pair in parse_sets(["uav75"])] == ["validation", "published"]
     assert parse_sets(["metu-ccic/test"]) == [("metu-ccic", "test")]
     with pytest.raises(ValueError, match="unknown set"):
         parse_sets(["nonsense"])
