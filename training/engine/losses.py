@@ -130,15 +130,16 @@ def cell_targets(
         cracked tile, cells next to a crack have weight 0 if they are not cracked themselves: masks are a pixel or two
         off.
     """
-    marked = (cracks == CRACK).to(torch.float32).unsqueeze(1)
-    targets = functional.adaptive_max_pool2d(marked, cells)
+
+    def touched(value: int) -> Tensor:
+        return functional.adaptive_max_pool2d((cracks == value).to(torch.float32).unsqueeze(1), cells)
+
+    targets = touched(CRACK)
     near = functional.max_pool2d(targets, kernel_size=3, stride=1, padding=1)
     known = (cracks[:, 0, 0] != UNKNOWN_CELLS).to(torch.float32)[:, None, None, None]
-    unsure = functional.adaptive_max_pool2d((cracks == UNSURE).to(torch.float32).unsqueeze(1), cells)
-    weights = known * (1 - (near - targets)) * (1 - unsure * (1 - targets))
+    weights = known * (1 - (near - targets)) * (1 - touched(UNSURE) * (1 - targets))
     if joint_weight != 1.0:
-        jointed = functional.adaptive_max_pool2d((cracks == JOINT).to(torch.float32).unsqueeze(1), cells)
-        weights = weights * (1 + (joint_weight - 1) * jointed * (1 - targets))
+        weights = weights * (1 + (joint_weight - 1) * touched(JOINT) * (1 - targets))
     return targets.squeeze(1), weights.squeeze(1).expand(len(labels), *cells)
 
 

@@ -140,20 +140,20 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
     if limit is not None:
         text.append(f"A trial: at most {limit} tiles of each set were used. Nothing here is a result.")
     text.append(threshold)
-    decided = sorted({item.key for item in found if item.role == "validation"})
+    decided = _keys_of("validation", found)
     if decided:
         text.append(
             f"{_and(decided)} chose the moment of training, the threshold and the calibration, so their figures are "
             "somewhat too good and support nothing below. Test sets chose none of these; external sets were never "
             "trained on."
         )
-    drawn = sorted({item.key for item in found if item.role == "drawn"})
+    drawn = _keys_of("drawn", found)
     if drawn:
         text.append(
             f"{_and(drawn)} {'is' if len(drawn) == 1 else 'are'} drawn, not photographed: that tells networks apart "
             "and supports nothing about a real structure."
         )
-    published = sorted({item.key for item in found if item.role == "published"})
+    published = _keys_of("published", found)
     if published:
         text.append(
             f"{_and(published)} {'is a validation set' if len(published) == 1 else 'are validation sets'} once more, "
@@ -173,6 +173,10 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
         "what other concrete, light and cameras do to these figures is not measured here."
     )
     return text
+
+
+def _keys_of(role: Role, found: Sequence[Support]) -> list[str]:
+    return sorted({item.key for item in found if item.role == role})
 
 
 def _sentence(item: Support) -> str:
