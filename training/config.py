@@ -83,6 +83,12 @@ class DataConfig(Strict):
     synthetic_relief: bool = Field(
         default=False, description="whether two in five of them are rough masonry and concrete in the sun, in relief"
     )
+    synthetic_upright: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the cracks on them that are upright or level, as joints are; 0: all anyhow",
+    )
     workers: int = Field(
         default=0, ge=0, le=16, description="processes that prepare batches; 0: in the training process"
     )

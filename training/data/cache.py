@@ -191,6 +191,7 @@ def draw_synthetic(
     seed: int,
     *,
     relief: bool = False,
+    upright: float = 0.0,
 ) -> Photographs:
     """Return `count` drawn pictures with masks, every second one cracked; draw them if they are not cached.
 
@@ -201,18 +202,22 @@ def draw_synthetic(
         count: number of pictures.
         seed: decides all of them.
         relief: whether two in five are walls in relief.
+        upright: share of the cracks that are upright or level.
 
     Raises:
         DataError: a data set of `donors` has no masks, or one of `textures` no sound square.
     """
     sources = "+".join(_material(photographs, indices) for photographs, indices in [*textures, *donors])
     version = f"{SYNTHETIC_VERSION}-relief-{RELIEF_VERSION}" if relief else f"{SYNTHETIC_VERSION}"
+    if upright:
+        version += f"-upright-{upright:g}"
 
     def pictures() -> Iterator[Drawn]:
         cracks, joints = _lift_all(donors, CRACK), _lift_all(donors, JOINT)
         for index in range(count):
             rng, texture = _start(textures, seed, index)
-            yield draw(texture, rng, cracked=index % 2 == 1, cracks=cracks, joints=joints, relief=relief)
+            cracked = index % 2 == 1
+            yield draw(texture, rng, cracked=cracked, cracks=cracks, joints=joints, relief=relief, upright=upright)
 
     items = [Item(f"{index:05d}", None, f"{index:05d}", part="train") for index in range(count)]
     return _keep_drawn("synthetic", f"synthetic-{version}-{seed}-{count}-{sources}", items, cache, pictures())

@@ -356,7 +356,15 @@ class Mixture(Dataset[dict[str, Tensor]]):
 
 
 def load_samplers(
-    names: list[str], root: Path, cache: Path, splits: Path, *, synthetic_count: int, seed: int, relief: bool = False
+    names: list[str],
+    root: Path,
+    cache: Path,
+    splits: Path,
+    *,
+    synthetic_count: int,
+    seed: int,
+    relief: bool = False,
+    upright: float = 0.0,
 ) -> dict[str, SourceSampler]:
     """Open the training part of each source.
 
@@ -368,6 +376,7 @@ def load_samplers(
         synthetic_count: pictures that are drawn for the source `synthetic`.
         seed: decides what they show.
         relief: whether two in five of them are walls in relief.
+        upright: share of the cracks on them that are upright or level.
 
     Raises:
         DataError: an external test set is named, a data set or its split is missing, one shows nothing that its
@@ -388,7 +397,7 @@ def load_samplers(
         if name == SYNTHETIC:
             textures = [opened_source(of) for of in TEXTURES]
             donors = [opened_source(of) for of in DONORS]
-            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed, relief=relief)
+            photographs = draw_synthetic(textures, donors, cache, synthetic_count, seed, relief=relief, upright=upright)
             samplers[name] = SourceSampler(photographs, list(range(synthetic_count)), RECIPES[name])
         else:
             samplers[name] = SourceSampler(*opened_source(name), recipe_of(opened_source(name)[0]))

@@ -52,6 +52,7 @@ class PreviewData(Strict):
     splits: Path = Field(default=Path("config/training/splits"), description="folder of the committed splits")
     synthetic_count: int = Field(default=6000, ge=2, description="pictures drawn for the source 'synthetic'")
     synthetic_relief: bool = Field(default=True, description="whether two in five of them are in relief")
+    synthetic_upright: float = Field(default=0.0, ge=0, le=1, description="share of their cracks upright or level")
     synthetic_seed: int = Field(default=1, ge=0, description="decides them; a training run takes its own seed")
 
 
@@ -139,6 +140,7 @@ def _preview(settings: PreviewSettings, step: Step) -> Path:
         synthetic_count=data.synthetic_count,
         seed=data.synthetic_seed,
         relief=data.synthetic_relief,
+        upright=data.synthetic_upright,
     )
     with step("sheets", len(samplers) + 2 + settings.timing_rounds) as advance:
         sheets = []

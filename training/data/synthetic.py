@@ -6,7 +6,8 @@ sound: nets that were shown cracked masonry, too, could still not tell it from s
 and called a fifth of the sound walls cracked. Cracks are drawn, or transplanted: how much darker a real crack makes its
 photograph, pixel by pixel, is lifted off one wall and laid on another. Real formwork joints are transplanted the same
 way, from border to border. A brick or stone may be cracked by itself, which is no crack of its wall. Where
-they are asked for, two in five pictures are rough walls in the sun (`training.data.relief`).
+they are asked for, two in five pictures are rough walls in the sun (`training.data.relief`), and a share of the cracks
+runs upright or level, as joints do.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def draw(
     cracks: Sequence[Donor] = (),
     joints: Sequence[Donor] = (),
     relief: bool = False,
+    upright: float = 0.0,
 ) -> Drawn:
     """Draw one picture on a texture.
 
@@ -120,6 +122,9 @@ def draw(
         cracks: lifted off training photographs; without any all cracks are drawn.
         joints: likewise.
         relief: whether two in five pictures are rough walls in the sun (`training.data.relief`).
+        upright: share, 0 to 1, of the cracks laid on walls that are upright or level, drawn ones among them long and
+            nearly straight: walls that shrink or settle crack so, and only its uneven course tells such a crack from a
+            joint. The others lie anyhow. Carved cracks and those of single bricks stay as they are.
     """
     patterns = IN_RELIEF if relief else FLAT
     pattern = str(rng.choice(list(patterns), p=list(patterns.values())))
@@ -138,7 +143,7 @@ def draw(
     if joints and rng.random() < (0.15 if cracked else 0.3):
         canvas = _transplant(canvas, mask, joints[int(rng.integers(len(joints)))], rng)
     if cracked:
-        canvas = _crack_it(canvas, mask, cracks, rng)
+        canvas = _crack_it(canvas, mask, cracks, rng, upright)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Drawn(image, mask)
 
@@ -178,14 +183,14 @@ def _wall(texture: Image, mask: Image, rng: Generator, pattern: str, *, carved: 
     return canvas
 
 
-def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator) -> Float:
+def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generator, upright: float = 0.0) -> Float:
     """Lay cracks on a wall until enough of them is seen; nothing if that is so already."""
     if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
         return canvas
     if cracks and rng.random() < TRANSPLANTED:
         for _ in range(20):  # where little of a crack falls into the picture another is laid on top
             marked = mask.copy()
-            cracked = _transplant(canvas, marked, cracks[int(rng.integers(len(cracks)))], rng)
+            cracked = _transplant(canvas, marked, cracks[int(rng.integers(len(cracks)))], rng, upright)
             fresh = (marked == CRACK) & (mask != CRACK)
             if not fresh.any() or float((canvas - cracked).mean(axis=2)[fresh].mean()) < MIN_DARKENING:
                 continue
@@ -193,7 +198,7 @@ def _crack_it(canvas: Float, mask: Image, cracks: Sequence[Donor], rng: Generato
             if np.count_nonzero(mask == CRACK) > MIN_CRACK_PX:
                 return canvas
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
-        canvas = _crack(canvas, mask, rng)
+        canvas = _crack(canvas, mask, rng, upright)
     return canvas
 
 
@@ -506,11 +511,12 @@ def _cables(canvas: Float, rng: Generator) -> Float:
     return canvas
 
 
-def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
+def _crack(canvas: Float, mask: Image, rng: Generator, upright: float = 0.0) -> Float:
     """Draw a crack: a path that wanders, of varying width and depth, with branches, darker than its surroundings."""
     width_px = log_uniform(rng, 0.7, 7.0)
-    angle = float(rng.uniform(0, 2 * np.pi))
-    length_px = float(rng.uniform(50, 330))
+    straight = _chance(rng, upright)
+    angle = _upright_or_level(rng) if straight else float(rng.uniform(0, 2 * np.pi))
+    length_px = float(rng.uniform(150, 400) if straight else rng.uniform(50, 330))
     start = (
         np.array([SIDE_PX / 2, SIDE_PX / 2])
         + rng.uniform(-70, 70, 2)
@@ -520,7 +526,10 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     shift = 3  # sub-pixel drawing: coordinates in eighths
     big = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     paths = [(start, angle, length_px, width_px)]
-    roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
+    if straight:
+        roughness, drift = float(rng.uniform(0.05, 0.3)), float(rng.uniform(0.0, 0.02))
+    else:
+        roughness, drift = float(rng.uniform(0.15, 0.6)), float(rng.uniform(0.02, 0.12))
     while paths:
         point, heading, length, width = paths.pop()
         course, travelled = heading, 0.0
@@ -544,21 +553,24 @@ def _crack(canvas: Float, mask: Image, rng: Generator) -> Float:
     return np.asarray(canvas * gain[:, :, None], np.float32)
 
 
-def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Float:
+def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator, upright: float = 0.0) -> Float:
     """Lay a lifted crack or joint on the canvas, turned, mirrored, at another size and strength.
 
     A joint runs from border to border, as it does on its photograph, and is upright or level but for a camera's tilt: a
-    dark straight line that ends in the middle of a wall is a crack. Cracks lie anyhow.
+    dark straight line that ends in the middle of a wall is a crack. Cracks lie anyhow, but for the share `upright`.
     """
     side = donor.mask.shape[0]
     spots = np.argwhere(donor.mask > 0)
-    y, x = spots[int(rng.integers(len(spots)))] + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
+    spot = spots[int(rng.integers(len(spots)))]
+    y, x = spot + rng.uniform(-0.3, 0.3, 2) * SIDE_PX
     zoom, angle = log_uniform(rng, 0.6, 1.5), float(rng.uniform(0, 2 * np.pi))
     margin = 0.0
     if (donor.mask == JOINT).any():
-        angle = float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
+        angle = _upright_or_level(rng)
         zoom = min(zoom, side / (SIDE_PX * _TILTED))
         margin = zoom * SIDE_PX * _TILTED / 2
+    elif _chance(rng, upright):
+        angle = _heading(spots[np.abs(spots - spot).max(axis=1) < SIDE_PX / 2]) - _upright_or_level(rng)
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
@@ -573,6 +585,23 @@ def _transplant(canvas: Float, mask: Image, donor: Donor, rng: Generator) -> Flo
     np.maximum(mask, np.asarray(marked, np.uint8), out=mask)
     strength = float(rng.uniform(0.7, 1.3))
     return np.asarray(canvas * np.clip(1 + strength * (shade - 1), 0.05, 1.3)[:, :, None], np.float32)
+
+
+def _chance(rng: Generator, share: float) -> bool:
+    """Return whether something happens to a share of all; of nothing it is not asked, so that other draws stay."""
+    return share > 0 and float(rng.random()) < share
+
+
+def _upright_or_level(rng: Generator) -> float:
+    """Return an angle in radians, upright or level but for a camera's tilt."""
+    return float(rng.integers(4)) * np.pi / 2 + float(np.clip(rng.normal(0, 0.06), -MAX_TILT_RAD, MAX_TILT_RAD))
+
+
+def _heading(spots: NDArray[np.intp]) -> float:
+    """Return along which angle in radians spots (row, column) [N, 2] lie: their first principal axis."""
+    offset = spots - spots.mean(axis=0)
+    rows, columns = offset[:, 0], offset[:, 1]
+    return 0.5 * float(np.arctan2(2 * (rows * columns).mean(), (columns**2).mean() - (rows**2).mean()))
 
 
 _TILTED: Final = float(np.cos(MAX_TILT_RAD) + np.sin(MAX_TILT_RAD))

@@ -228,6 +228,7 @@ class Trainer:
             synthetic_count=data.synthetic_count,
             seed=self.config.seed,
             relief=data.synthetic_relief,
+            upright=data.synthetic_upright,
         )
 
     def _open_validation(self) -> list[EvaluationSet]:
