@@ -385,10 +385,37 @@ def test_the_sets_that_were_trained_on_choose_the_threshold() -> None:
 
     bars = bars_for("opnet")
     alone = deciding_bars(bars, {"metu-ccic", "synthetic"})
-    assert {(bar.set, bar.kind) for bar in alone} == {("metu-ccic", "recall"), ("metu-ccic", "specificity")}
-    # cracks alone, or nothing known: then all decide
-    assert deciding_bars(bars, {"omu-quay"}) == bars
-    assert deciding_bars(bars, ()) == bars
+    assert {(bar.set, bar.kind) for bar in alone} == {("metu-ccic", "crack"), ("metu-ccic", "specificity")}
+    # cracks alone, or nothing known: then all decide, a recall by the cracks that are surely there
+    of_sure_cracks = tuple(dataclasses.replace(bar, kind="crack") if bar.kind == "recall" else bar for bar in bars)
+    assert len(of_sure_cracks) == 11
+    assert deciding_bars(bars, {"omu-quay"}) == of_sure_cracks
+    assert deciding_bars(bars, ()) == of_sure_cracks
+
+
+def test_a_trace_of_a_crack_is_judged_and_chooses_no_threshold() -> None:
+    from training.evaluation.evaluate import Subject, choose_for
+    from training.evaluation.threshold import Scored, rates_at
+
+    logits = np.array([-0.5, 2.0, 3.0, -6.0, -7.0])
+    kinds = ("trace", "crack", "crack", "plain", "plain")
+
+    def drone(kinds: tuple[str, ...]) -> Scored:
+        return Scored("uavcrack", logits, np.array([True] * 3 + [False] * 2), kinds, tuple("abcde"))
+
+    alarms = np.array([0.0, *[-4.0] * 99])
+    sound = Scored("not-concrete", alarms, np.zeros(100, bool), ("negative",) * 100, tuple(map(str, range(100))))
+    net = Subject("torch", _Nothing(), "mobilenetv2", None, trained_on=frozenset({"uavcrack", "not-concrete"}))
+    chosen = choose_for(net, [drone(kinds), sound])
+    assert chosen.threshold_logit == 1.0  # between the crack at 2 and the everyday photograph at 0
+    assert [(item.bar.kind, item.value, item.total) for item in chosen.by_bar()] == [
+        ("crack", 1.0, 2),
+        ("specificity", 1.0, 100),
+    ]
+    assert rates_at(drone(kinds), 1.0)["recall"] == pytest.approx(2 / 3)
+    assert rates_at(drone(kinds), 1.0, ["trace"]) == {"trace": 0.0}
+    surely = choose_for(net, [drone(("crack", *kinds[1:])), sound])
+    assert surely.threshold_logit == -2.25  # were it surely a crack it would draw the threshold down
 
 
 def test_a_checkpoint_is_judged_where_its_bundle_would_be() -> None:
@@ -398,7 +425,8 @@ def test_a_checkpoint_is_judged_where_its_bundle_would_be() -> None:
     def scored(name: str, shift: float) -> Scored:
         logits = np.linspace(-3, 3, 40) + shift
         labels = np.arange(40) >= 20
-        return Scored(name, logits, labels, ("",) * 40, tuple(str(i) for i in range(40)))
+        kinds = tuple("crack" if label else "negative" for label in labels)
+        return Scored(name, logits, labels, kinds, tuple(str(i) for i in range(40)))
 
     seen, unseen = scored("metu-ccic", 0.0), scored("uavcrack", -2.0)
     net = Subject("torch", _Nothing(), "opnet", None, trained_on=frozenset({"metu-ccic"}))

@@ -370,7 +370,7 @@ def test_evaluation_sets_are_whole_and_always_the_same(
     assert first.tiles.dtype == np.uint8
     assert np.array_equal(first.tiles, again.tiles)
     assert len(first.groups) == len(first.kinds) == len(first)
-    assert [kind == "crack" for kind in first.kinds] == first.labels.tolist()
+    assert [kind in {"crack", "trace"} for kind in first.kinds] == first.labels.tolist()
     if first.masks is not None and name != "walls-external":
         assert np.array_equal((first.masks == CRACK).any(axis=(1, 2)), first.labels)
 
@@ -408,6 +408,21 @@ def test_uav75_evaluates_cracks_joints_and_plain_concrete(data_root: Path, split
     tiles = evaluation_tiles("uav75", "val", data_root, cache, splits)
     assert set(tiles.kinds) == {"crack", "joint", "plain"}
     assert len(set(tiles.groups)) == 2
+
+
+@pytest.mark.parametrize("name", ["uavcrack", "walls-external"])
+def test_a_whole_picture_whose_crack_is_hardly_in_it_is_a_trace_and_counts_as_cracked(name: str) -> None:
+    masks = np.zeros((3, 256, 256), np.uint8)
+    masks[0, 100:103, 20:220] = CRACK
+    masks[1, 250:, 250:] = CRACK  # a corner: three blocks of the side at most are touched
+    item = Item("a", True if name == "walls-external" else None, "a", part="train")
+    photographs = Photographs(name, "0" * 64, [item] * 3, np.zeros((3, 256, 256, 3), np.uint8), masks)
+    cuts = [dataset._CUTTERS.get(name, dataset._whole)(photographs, index, "a")[0] for index in range(3)]
+    assert [cut.kind for cut in cuts] == ["crack", "trace", "trace"]
+    sound = replace(photographs, items=[replace(item, label=False)] * 3)
+    assert [dataset._whole(sound, index, "a")[0].kind for index in range(3)] == ["negative"] * 3
+    unmasked = replace(photographs, masks=None)
+    assert dataset._whole(unmasked, 1, "a")[0].kind == "crack"
 
 
 def test_a_full_frame_is_laid_out_with_tiles_and_not_with_its_mirrored_border(
@@ -596,6 +611,53 @@ def test_a_transplanted_joint_runs_from_border_to_border() -> None:
         rows, columns = np.nonzero(joint)
         if len(rows):
             assert max(np.ptp(rows), np.ptp(columns)) > 180
+
+
+def leaning(marked: np.ndarray) -> float:
+    """By how many degrees marked pixels [H, W] lie off the upright or the level, 0 to 45, by their principal axis."""
+    spots = np.argwhere(marked).astype(np.float64)
+    rows, columns = (spots - spots.mean(axis=0)).T
+    angle = 0.5 * np.degrees(np.arctan2(2 * (rows * columns).mean(), (columns**2).mean() - (rows**2).mean()))
+    return float(abs((angle + 45) % 90 - 45))
+
+
+@pytest.mark.parametrize("drawn", [True, False], ids=["drawn", "transplanted"])
+def test_cracks_that_are_asked_for_upright_or_level_are_so_and_others_lie_anyhow(drawn: bool) -> None:
+    image, mask = np.full((512, 512, 3), 160, np.uint8), np.zeros((512, 512), np.uint8)
+    cv2.polylines(mask, [np.array([[20, 40], [180, 170], [300, 330], [480, 470]])], False, CRACK, 3)
+    image[mask > 0] = 60
+    donor = lift(image, mask, CRACK)
+    assert donor is not None
+    lean: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for upright, found in lean.items():
+        for seed in range(40):
+            marked, rng = np.zeros((256, 256), np.uint8), np.random.default_rng(seed)
+            ground = np.full((256, 256, 3), 160, np.float32)
+            if drawn:
+                synthetic._crack(ground, marked, rng, upright)
+            else:
+                synthetic._transplant(ground, marked, donor, rng, upright)
+            if np.count_nonzero(marked) > 300:
+                found.append(leaning(marked == CRACK))
+    assert min(map(len, lean.values())) > 15
+    assert np.median(lean[1.0]) < 7
+    assert np.quantile(lean[1.0], 0.9) < 15  # the part in the picture bends, and a drawn one may have a branch
+    assert np.median(lean[0.0]) > 12
+
+
+def test_upright_cracks_are_other_pictures_in_the_cache_and_none_asked_for_changes_nothing(
+    data_root: Path, splits: Path, cache: Path
+) -> None:
+    def sampler(**options: Any) -> Photographs:
+        drawn = load_samplers(
+            ["synthetic"], data_root, cache, splits, synthetic_count=8, seed=3, relief=True, **options
+        )
+        return drawn["synthetic"].photographs
+
+    plain, asked, upright = sampler(), sampler(upright=0.0), sampler(upright=1.0)
+    assert np.array_equal(plain.images, asked.images)
+    assert np.array_equal(plain.images[::2], upright.images[::2])  # every second one is sound
+    assert not np.array_equal(plain.images[1::2], upright.images[1::2])
 
 
 @pytest.mark.parametrize(("turned", "wanted"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])

@@ -51,6 +51,9 @@ RELIEF_COUNT: Final = 600
 RELIEF_SEED: Final = 999
 RELIEF_TEXTURES: Final = ("metu-ccic", "uav75")
 """On grain of their validation photographs, so that nothing in the pictures has been trained on."""
+CRACKED: Final = ("crack", "trace")
+"""Kinds of tiles that count as cracked. A trace is a whole picture that its set calls cracked, while its mask shows
+less of the crack than the rule in `training.data.tiles` asks for: judged like the others, but it decides nothing."""
 _WALL_KINDS: Final = {"masonry": "negative", "concrete": "plain", "cracked": "crack"}
 
 
@@ -84,7 +87,7 @@ class EvaluationSet:
         tiles: uint8 [N, 224, 224, 3], BGR.
         labels: bool [N], True is crack.
         groups: photograph or twin group of each tile; intervals are resampled by it.
-        kinds: "crack", "joint", "plain" or "negative" of each tile.
+        kinds: "crack", "trace", "joint", "plain" or "negative" of each tile.
         masks: uint8 [N, 224, 224], 255 where a crack is, or None where the set has no masks.
         origins: where each tile was cut, so that it can be cut anew at another scale; None for tiles made otherwise.
     """
@@ -133,7 +136,8 @@ def evaluation_tiles(
     METU, walls, brickwork and quay: each whole picture shrunk to a tile. UAV75: crops of 160, 227 and 320 px on a grid,
     labelled by the rule in `training.data.tiles`, unsure ones left out; "published-masks" is the validation part once
     more by the published masks alone. Drone tiles: whole pictures (all cracked)
-    and those of their quarters that show no crack. Everyday photographs: whole, and four crops of half the side.
+    and those of their quarters that show no crack. Whole pictures that count as cracked are "trace" where their mask
+    shows too little of it. Everyday photographs: whole, and four crops of half the side.
     NHA12D: each whole frame laid out with tiles of 224 px, as the agent lays it out, labelled by the same rule.
     Relief: drawn walls, whole: sound masonry ("negative"), sound concrete ("plain"), and concrete with cracks carved
     into it, those left out of which too little is seen. A set added by configuration: whole pictures where they have a
@@ -171,7 +175,7 @@ def evaluation_tiles(
     return EvaluationSet(
         name=name,
         tiles=np.stack([to_tile(cut.image, TILE_PX) for cut in cuts]),
-        labels=np.array([cut.kind == "crack" for cut in cuts]),
+        labels=np.array([cut.kind in CRACKED for cut in cuts]),
         groups=[cut.group for cut in cuts],
         kinds=[cut.kind for cut in cuts],
         masks=np.stack([_shrink_mask(mask) for mask in masks]) if len(masks) == len(cuts) else None,
@@ -209,7 +213,7 @@ def _shrink_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _whole(photographs: Photographs, index: int, group: str) -> list[_Cut]:
     label = photographs.items[index].label
     mask = None if photographs.masks is None else np.asarray(photographs.masks[index])
-    kind = "crack" if label or label is None else "negative"
+    kind = "negative" if label is False else "crack" if mask is None or kind_of(mask) == "crack" else "trace"
     return [_Cut(np.asarray(photographs.images[index]), kind, group, _all_of(photographs, index), mask)]
 
 

@@ -258,7 +258,7 @@ def measure(
         logits: [N].
         labels: [N], True is crack.
         groups: photograph or twin group of each tile.
-        kinds: what each tile shows ("crack", "joint", "plain", "negative").
+        kinds: what each tile shows ("crack", "trace", "joint", "plain", "negative").
         threshold_logit: a tile is called a crack from this logit on.
         resamples: of the bootstrap.
         seed: of the bootstrap.

@@ -29,8 +29,8 @@ class ThresholdError(TrainingError, ValueError):
 class Bar:
     """A wanted rate: the share of the tiles of `kind` in the set that must be judged rightly.
 
-    `kind` is a kind of tile ("crack", "joint", "plain", "negative"), or "recall" or "specificity" for all tiles of a
-    class. A weight above 1 makes errors against this bar dearer.
+    `kind` is a kind of tile ("crack", "trace", "joint", "plain", "negative"), or "recall" or "specificity" for all
+    tiles of a class. A weight above 1 makes errors against this bar dearer.
     """
 
     set: str
@@ -145,10 +145,13 @@ def deciding_bars(bars: Sequence[Bar], trained_on: Collection[str]) -> tuple[Bar
 
     What a net has never been shown anything of cannot say where its threshold lies; all its figures are on the card all
     the same. Without a set that has cracks and one without, or where nothing is known of the training, all bars decide.
+    Recall is decided by the cracks that are surely there: a picture with a trace of one (`training.data.dataset`) may
+    be missed or not, and is judged all the same.
     """
     found = tuple(bar for bar in bars if bar.set in trained_on)
     sides = {bar.kind in {"recall", "crack"} for bar in found}
-    return found if sides == {True, False} else tuple(bars)
+    deciding = found if sides == {True, False} else tuple(bars)
+    return tuple(replace(bar, kind="crack") if bar.kind == "recall" else bar for bar in deciding)
 
 
 def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:

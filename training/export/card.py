@@ -146,7 +146,7 @@ def threshold_rule(choice: Choice, validation: Sequence[str]) -> str:
         "Threshold with the smallest worst share of allowed error, (1 - rate) / (1 - wanted), over the stated bars of "
         f"{whose}, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
         f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f}). "
-        f"Missed cracks count {RECALL_WEIGHT:g} times."
+        f"Missed cracks count {RECALL_WEIGHT:g} times; pictures with a mere trace of one have no say."
     )
 
 
