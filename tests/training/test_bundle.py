@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="needs the [training] extra")
 import torch
 
 from training.engine import checkpoint as checkpoints
+from training.evaluation.threshold import Bar
 from training.export import pipeline
 from training.export.bundle import MANIFEST, Manifest, read_manifest, update_index, write_bundle
 from training.export.lineage import read_lineage
@@ -252,6 +253,67 @@ def test_export_makes_a_bundle_that_flies(arguments: list[str], command: typer.T
     assert recall is not None
     assert flown["by_tile"]["recall"]["value"] == pytest.approx(recall[0])
     assert "fp32: crack from" in (out / "evaluation.md").read_text()
+
+
+def test_a_bundle_is_judged_anew_and_its_graphs_are_kept(
+    arguments: list[str], command: typer.Typer, tmp_path: Path
+) -> None:
+    def graphs(folder: Path) -> dict[str, bytes]:
+        found = {}
+        for key, file in read_manifest(folder).files.items():
+            graph = onnx.load(folder / file.path)
+            del graph.metadata_props[:]
+            found[key] = graph.SerializeToString()
+        return found
+
+    first, again = tmp_path / "opnet", tmp_path / "again"
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    old, lineage = read_manifest(first), read_lineage(tmp_path / "LINEAGE.json")
+    kept = [arguments[0], str(first), *arguments[2:], "--keep-files", "--version", "0.2.0", "--calibration-tiles", "8"]
+    kept[kept.index("--out") + 1] = str(again)
+    done = CliRunner().invoke(command, kept)
+    assert done.exit_code == 0, done.output
+    new = read_manifest(again)
+    assert (old.version, new.version) == ("0.1.0", "0.2.0")
+    assert graphs(again) == graphs(first)
+    assert new.metrics == old.metrics
+    assert new.operating_point == old.operating_point
+    assert new.files["int8"].scheme == old.files["int8"].scheme
+    assert new.parity["quantisation"] == old.parity["quantisation"]  # 8 calibration tiles were not asked
+    release = read_lineage(tmp_path / "LINEAGE.json").bundles["opnet 0.2.0"]
+    assert (release.sha256, release.run) == (new.files["fp32"].sha256, lineage.bundles["opnet 0.1.0"].run)
+    card = (again / "CARD.md").read_text()
+    assert "the 8-bit file is made anew then" in card
+    assert "--keep-files" not in card
+
+    # another threshold is another property of the same graphs
+    scored = graphs(again)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "deciding_bars", lambda *_: (Bar("uav75", "crack", 0.5), Bar("uav75", "plain", 0.999)))
+        assert CliRunner().invoke(command, kept).exit_code == 0
+    moved = read_manifest(again)
+    assert graphs(again) == scored
+    assert moved.operating_point.threshold_p != new.operating_point.threshold_p
+    written = onnx.load(again / moved.files["int8"].path).metadata_props
+    stored = {item.key: item.value for item in written}["crackscout.threshold_p"]
+    assert float(stored) == moved.operating_point.threshold_p
+
+
+def test_only_files_that_are_there_and_whole_can_be_kept(
+    arguments: list[str], command: typer.Typer, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(command, [*arguments, "--keep-files"])
+    assert done.exit_code == 2
+    assert "--keep-files needs a bundle's folder" in " ".join(done.output.split())
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    bundle = tmp_path / "opnet"
+    with (bundle / "model.int8.onnx").open("ab") as file:
+        file.write(b"x")
+    before = (bundle / MANIFEST).read_bytes()
+    done = CliRunner().invoke(command, [arguments[0], str(bundle), *arguments[2:], "--keep-files"])
+    assert done.exit_code == 2
+    assert "is not the file that the manifest beside it names" in " ".join(done.output.split())
+    assert (bundle / MANIFEST).read_bytes() == before
 
 
 def swept(path: Path, **changes: Any) -> Path:

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export_command(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt or final.pt of a run, or a bundle.")],
     name: Annotated[
         str, typer.Option(help="Name of the bundle; its bars are chosen by it (opnet... or others).")
     ] = "opnet",
@@ -35,6 +35,9 @@ def export_command(
     robustness: Annotated[
         Path | None, typer.Option(help="robustness.json of these weights: gates and GSD band for the manifest.")
     ] = None,
+    keep_files: Annotated[
+        bool, typer.Option("--keep-files", help="Of a bundle: keep both graphs, choose the threshold and judge anew.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime and PyTorch.")] = 1,
     default: Annotated[
         bool, typer.Option("--default", help="Make it the bundle that is taken when none is named.")
@@ -66,6 +69,7 @@ def export_command(
         calibration_tiles=calibration_tiles,
         limit=limit,
         threads=threads,
+        keep_files=keep_files,
         default=default,
         robustness=robustness,
         command=f"crack-training {shlex.join(sys.argv[1:])}",

@@ -32,7 +32,7 @@ from training.evaluation.evaluate import (
 )
 from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, deciding_bars, rates_at
 from training.export.benchmark import interleaved_s
-from training.export.bundle import Manifest, update_index, write_bundle
+from training.export.bundle import Manifest, read_manifest, read_model, update_index, write_bundle
 from training.export.card import CardFacts, Pair, Speed, render, threshold_rule
 from training.export.lineage import (
     LINEAGE,
@@ -45,7 +45,7 @@ from training.export.lineage import (
     write_lineage,
 )
 from training.export.measured import read_robustness
-from training.export.onnx import Scaling, split_scaling, to_onnx
+from training.export.onnx import ExportError, Scaling, split_scaling, to_onnx
 from training.export.parity import MAX_SET_DIFFERENCE, Agreement, ParityError, compare, gate
 from training.export.quantize import (
     FLOAT_SCHEME,
@@ -75,10 +75,14 @@ ARCHITECTURES: Final = {
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
 }
+KEEP_FILES: Final = "--keep-files"
 SAME_THRESHOLD: Final = 0.05
 """Logits by which the threshold of a robustness sweep may differ from the one that flies without a word about it."""
 
 log = logging.getLogger(__name__)
+
+Judged = tuple[list[Scored], Choice, list[Agreement]]
+"""What an 8-bit file says of the validation sets, the chosen threshold, and how far the files agree there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class ExportOptions:
         limit: at most so many tiles of each set (for trials; the card says so).
         threads: of ONNX Runtime.
         resamples: of the bootstrap.
+        keep_files: the checkpoint is a bundle whose graphs stay as they are: they are judged anew, threshold and
+            calibration are chosen anew.
         default: whether the bundle becomes the index's default.
         robustness: `robustness.json` of these weights; gates and the band of ground sampling distances come from it.
         command: what was typed; the card names it as the way to repeat the export.
@@ -118,6 +124,7 @@ class ExportOptions:
     threads: int = 1
     resamples: int = 1000
     seed: int = 1
+    keep_files: bool = False
     default: bool = False
     robustness: Path | None = None
     command: str | None = None
@@ -131,30 +138,31 @@ class Quantised:
     model: onnx.ModelProto
     channels: Literal[3, 4]
     how: str
-    kept_float: tuple[str, ...]
+    scheme: str
 
 
 def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     """Makes the bundle, or refuses.
 
     Args:
-        checkpoint: `best.pt` of a run.
+        checkpoint: `best.pt` or `final.pt` of a run, or a bundle.
         options: see there.
         step: progress.
 
     Raises:
         CheckpointError, DataError: what is needed cannot be read.
-        ExportError: the net cannot be exported.
+        ExportError: the net cannot be exported, or files are to be kept and there are none.
         ParityError: the files do not judge as the net; nothing was written.
     """
     content, net = open_checkpoint(checkpoint)
+    kept = _files_of(checkpoint) if options.keep_files else None
     lineage, run = trace(content, read_lineage(options.lineage))
     measured = (
         None if options.robustness is None else read_robustness(options.robustness, name=options.name, content=content)
     )
     validation = _sets("validation", options)
     with step("ONNX", 1) as advance:
-        float_model = to_onnx(net)
+        float_model = to_onnx(net) if kept is None else kept[0]
         advance(1)
     reference = score_all(TorchScorer(net), validation, step, "PyTorch")
     as_float = score_all(OnnxScorer(float_model, threads=options.threads), validation, step, "float")
@@ -163,10 +171,15 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     deciding = deciding_bars(bars, trained_on)
     # No way of rounding mends a float file that is wrong: refuse before the long part.
     gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
-    calibration = calibration_tiles(content, options, step)
-    quantised, as_int8, choice, agreements = quantise_until_it_agrees(
-        float_model, calibration, reference, as_float, validation, deciding, options, step
-    )
+    if kept is None:
+        calibration = calibration_tiles(content, options, step)
+        quantised, (as_int8, choice, agreements) = quantise_until_it_agrees(
+            float_model, calibration, reference, as_float, validation, deciding, options, step
+        )
+    else:
+        quantised = kept[1]
+        as_int8, choice, agreements = _judge(quantised.model, reference, as_float, validation, deciding, options, step)
+        gate(agreements)
     if measured is not None and abs(measured.threshold_logit - choice.threshold_logit) > SAME_THRESHOLD:
         log.warning(
             "%s was measured at the logit %+.3f, crack is from %+.3f here: sweep this bundle and export again",
@@ -242,11 +255,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             commands=[
                 "crack-training split",
                 *training_commands(lineage, run),
-                *(
-                    [f"# best.pt or final.pt of that run, whichever is of step {content.get('step')}, for {checkpoint}"]
-                    if "bundle" in content
-                    else []
-                ),
+                *([_stands_for(checkpoint, content, options)] if "bundle" in content else []),
                 *(export_commands(options.command, options.name, options.robustness) if options.command else []),
             ],
             lineage=lineage,
@@ -259,7 +268,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         options.out,
         {
             "fp32": (float_model, 3, FLOAT_SCHEME),
-            "int8": (quantised.model, quantised.channels, SCHEME + _kept(quantised)),
+            "int8": (quantised.model, quantised.channels, quantised.scheme),
         },
         facts,
         card,
@@ -288,14 +297,24 @@ def gsd_basis(trained: set[str]) -> str:
 
 
 def export_commands(typed: str, name: str, robustness: Path | None) -> list[str]:
-    """The commands that make the bundle of a checkpoint: with measured gates it is exported, swept, exported again."""
-    words = shlex.split(typed)
+    """The commands that make the bundle of a checkpoint: with measured gates it is exported, swept, exported again.
+
+    They say how to make it from a run, so nothing of how files of a bundle were kept.
+    """
+    words = [word for word in shlex.split(typed) if word != KEEP_FILES]
+    typed = shlex.join(words)
     place = next((index for index, word in enumerate(words) if word.split("=")[0] == "--robustness"), None)
     if robustness is None or place is None:
         return [typed]
     del words[place : place + (1 if "=" in words[place] else 2)]
     trial = f"runs/trial/{name}"
     return [f"{shlex.join(words)} --out {trial}", f"crack-training robustness {trial} --limit 500", typed]
+
+
+def _stands_for(bundle: Path, content: Mapping[str, Any], options: ExportOptions) -> str:
+    """The comment that says which checkpoint a bundle was in the command."""
+    told = f"# best.pt or final.pt of that run, whichever is of step {content.get('step')}, for {bundle}"
+    return told + ("; the 8-bit file is made anew then" if options.keep_files else "")
 
 
 def architecture(name: str, net: CellClassifier) -> str:
@@ -350,7 +369,7 @@ def quantise_until_it_agrees(
     bars: Sequence[Bar],
     options: ExportOptions,
     step: Step,
-) -> tuple[Quantised, list[Scored], Choice, list[Agreement]]:
+) -> tuple[Quantised, Judged]:
     """Makes 8-bit files until one passes the gate: ranges by several rules, then with sensitive layers left in float.
 
     One that passes, but differs by more than half a point on a rate with a bar, is kept while others are tried.
@@ -368,7 +387,7 @@ def quantise_until_it_agrees(
     ranked = _rank_methods(core, scaling, histograms, check, wanted, channels, options, step)
 
     refused: list[tuple[int, ParityError]] = []
-    passed: list[tuple[float, tuple[Quantised, list[Scored], Choice, list[Agreement]]]] = []
+    passed: list[tuple[float, tuple[Quantised, Judged]]] = []
     kept: list[str] = []
     for method, keep_share in [
         (ranked[0], 0.0),
@@ -387,13 +406,8 @@ def quantise_until_it_agrees(
         with step(f"bias correction ({method.name}, {len(keep)} layers in float)", _layers(model)) as advance:
             model = correct_biases(model, core, scaling, fit[:20], threads=options.threads, progress=advance)
             model = correct_logit(model, core, scaling, fit, threads=options.threads)
-        as_int8 = score_all(OnnxScorer(model, threads=options.threads), validation, step, "8 bit")
-        choice = choose([*as_float, *as_int8], bars)
-        agreements = [
-            compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
-            compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
-            compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
-        ]
+        judged = _judge(model, reference, as_float, validation, bars, options, step)
+        as_int8, choice, agreements = judged
         how = f"ranges by {method.name} over {len(fit)} training tiles, biases and logit corrected" + (
             f", {len(keep)} layers in float ({', '.join(keep)})" if keep else ""
         )
@@ -406,13 +420,55 @@ def quantise_until_it_agrees(
                 break
             continue
         apart = _worst_difference(as_float, as_int8, choice.threshold_logit, bars)
-        passed.append((apart, (Quantised(model, channels, how, keep), as_int8, choice, agreements)))
+        scheme = SCHEME + (f"; {len(keep)} layers in float" if keep else "")
+        passed.append((apart, (Quantised(model, channels, how, scheme), judged)))
         if apart <= MAX_SET_DIFFERENCE:
             break
         log.info("but a rate that has a bar differs by %.2f points", 100 * apart)
     if passed:
         return min(passed, key=lambda pair: pair[0])[1]
     raise min(refused, key=lambda pair: pair[0])[1]
+
+
+def _judge(
+    int8_model: onnx.ModelProto,
+    reference: Sequence[Scored],
+    as_float: Sequence[Scored],
+    validation: Sequence[EvaluationSet],
+    bars: Sequence[Bar],
+    options: ExportOptions,
+    step: Step,
+) -> Judged:
+    """Scores the validation sets by an 8-bit file, chooses the threshold for both files, and compares all three."""
+    as_int8 = score_all(OnnxScorer(int8_model, threads=options.threads), validation, step, "8 bit")
+    choice = choose([*as_float, *as_int8], bars)
+    agreements = [
+        compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
+        compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
+        compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
+    ]
+    return as_int8, choice, agreements
+
+
+def _files_of(folder: Path) -> tuple[onnx.ModelProto, Quantised]:
+    """The graphs of a bundle, as they are.
+
+    Raises:
+        ExportError: it is no bundle, or not one of both files.
+        CheckpointError: a file is not the one that the manifest names.
+    """
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: {KEEP_FILES} needs a bundle's folder, a checkpoint has no files to keep")
+    manifest = read_manifest(folder)
+    missing = {"fp32", "int8"} - manifest.files.keys()
+    if missing:
+        raise ExportError(
+            f"{folder}: {KEEP_FILES} needs both files of a bundle, {', '.join(sorted(missing))} is not there"
+        )
+    models = {key: onnx.load_model_from_string(read_model(folder, file)) for key, file in manifest.files.items()}
+    file = manifest.files["int8"]
+    how = str(manifest.parity.get("quantisation", "not known"))
+    return models["fp32"], Quantised(models["int8"], file.channels, how, file.scheme)
 
 
 def _worst_difference(
@@ -556,7 +612,3 @@ def _speed(float_model: onnx.ModelProto, int8_model: onnx.ModelProto, step: Step
 
 def _layers(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "Conv" for node in model.graph.node)
-
-
-def _kept(quantised: Quantised) -> str:
-    return f"; {len(quantised.kept_float)} layers in float" if quantised.kept_float else ""
