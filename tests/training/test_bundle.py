@@ -259,7 +259,7 @@ def test_a_bundle_is_judged_anew_and_its_graphs_are_kept(
     arguments: list[str], command: typer.Typer, tmp_path: Path
 ) -> None:
     def graphs(folder: Path) -> dict[str, bytes]:
-        found = {}
+        found: dict[str, bytes] = {}
         for key, file in read_manifest(folder).files.items():
             graph = onnx.load(folder / file.path)
             del graph.metadata_props[:]
