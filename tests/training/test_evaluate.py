@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,19 @@ def test_the_statement_follows_the_numbers() -> None:
     only_drawn = said(support("c/drawn", "recall", 0, 5000, 5000, "drawn"))
     assert "so nothing is supported" in only_drawn
     assert "largest recall" not in only_drawn
+
+
+def test_the_statement_says_how_many_cracked_pictures_show_a_mere_trace() -> None:
+    labels = np.array([True] * 5 + [False] * 2)
+    kinds = ("trace", "crack", "crack", "trace", "crack", "plain", "plain")
+    item = Scored("drone", np.linspace(3, -3, 7), labels, kinds, tuple("abcdefg"))
+    found = supports("drone/test", "test", item, 0.0)
+    assert [(one.kind, one.traces) for one in found] == [("recall", 2), ("specificity", 0)]
+    assert found[0].to_dict()["traces"] == 2
+    text = "\n".join(statement(found, threshold="", calibration=""))
+    assert "Of the cracked pictures of drone/test (2 of 5) the mask shows no more than a trace." in text
+    surely = supports("drone/test", "test", replace(item, kinds=("crack",) * 5 + ("plain",) * 2), 0.0)
+    assert "trace" not in "\n".join(statement(surely, threshold="", calibration=""))
 
 
 def test_a_bound_is_never_rounded_up() -> None:

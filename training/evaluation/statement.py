@@ -73,6 +73,7 @@ class Support:
         by_tile: largest rate that is supported if every tile were independent.
         by_photograph: largest share of photographs without any error that is supported; tiles of one photograph fail
             together, so this is the claim that does not pretend to more than there is.
+        traces: how many of the tiles show a mere trace of their crack (`training.data.dataset.CRACKED`).
     """
 
     key: str
@@ -84,6 +85,7 @@ class Support:
     photographs_wrong: int
     by_tile: float
     by_photograph: float
+    traces: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -97,6 +99,7 @@ class Support:
             "photographs_wrong": self.photographs_wrong,
             "supported_by_tile": round(self.by_tile, 6),
             "supported_by_photograph": round(self.by_photograph, 6),
+            "traces": self.traces,
         }
 
 
@@ -122,6 +125,7 @@ def supports(key: str, role: Role, item: Scored, threshold_logit: float) -> list
                 spoiled,
                 supported(misses, tiles),
                 supported(spoiled, photographs),
+                int((of & item.of_kind("trace")).sum()),
             )
         )
     return found
@@ -159,6 +163,12 @@ def statement(found: Sequence[Support], *, threshold: str, calibration: str, lim
             f"{_and(published)} {'is a validation set' if len(published) == 1 else 'are validation sets'} once more, "
             "by the published masks alone: they leave cracks out, and a network that finds these is charged with false "
             "alarms. The figures are there to be compared with what others report."
+        )
+    traces = [f"{item.key} ({item.traces} of {item.tiles:,})" for item in found if item.traces]
+    if traces:
+        text.append(
+            f"Of the cracked pictures of {_and(traces)} the mask shows no more than a trace. They count in every "
+            "recall; where bars choose the threshold they have no say."
         )
     judged = [item for item in found if item.role in JUDGED]
     text += [_sentence(item) for item in judged if item.kind == "recall"]
