@@ -70,6 +70,7 @@ class FakeAutopilot:
         self.reboots = 0
         self._boot_s = time.monotonic() - 100.0
         self._clients: list[Client] = []
+        self._ended: list[socket.socket] = []  # closed by the thread that may be waiting for them
         self._repeat: Repeat | None = None
         self._beat_s = 0.0
         self._lock = threading.RLock()
@@ -93,9 +94,8 @@ class FakeAutopilot:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(2)
-        for client in self._clients:
-            client.sock.close()
-        self._server.close()
+        for sock in [*self._ended, *(client.sock for client in self._clients), self._server]:
+            sock.close()
 
     def relay_is_on(self, relay: int) -> bool:
         return bool(self.relays_on >> relay & 1)
@@ -117,7 +117,9 @@ class FakeAutopilot:
         """Ends every connection; the outputs hold."""
         with self._lock:
             for client in self._clients:
-                client.sock.close()
+                with contextlib.suppress(OSError):  # gone already
+                    client.sock.shutdown(socket.SHUT_RDWR)
+                self._ended.append(client.sock)
             self._clients.clear()
 
     def forget_rates(self) -> None:
@@ -135,6 +137,8 @@ class FakeAutopilot:
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._lock:
+                while self._ended:
+                    self._ended.pop().close()
                 sockets = [self._server, *(client.sock for client in self._clients)]
             ready, _, _ = select.select(sockets, [], [], 0.005)
             with self._lock:
