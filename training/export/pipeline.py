@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -171,14 +171,26 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     deciding = deciding_bars(bars, trained_on)
     # No way of rounding mends a float file that is wrong: refuse before the long part.
     gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
+
+    def judge(int8_model: onnx.ModelProto) -> Judged:
+        """Score the validation sets by an 8-bit file, choose the threshold for both files, and compare all three."""
+        as_int8 = score_all(OnnxScorer(int8_model, threads=options.threads), validation, step, "8 bit")
+        choice = choose([*as_float, *as_int8], deciding)
+        agreements = [
+            compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
+            compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
+            compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
+        ]
+        return as_int8, choice, agreements
+
     if kept is None:
         calibration = calibration_tiles(content, options, step)
         quantised, (as_int8, choice, agreements) = quantise_until_it_agrees(
-            float_model, calibration, reference, as_float, validation, deciding, options, step
+            float_model, calibration, as_float, deciding, judge, options, step
         )
     else:
         quantised = kept[1]
-        as_int8, choice, agreements = _judge(quantised.model, reference, as_float, validation, deciding, options, step)
+        as_int8, choice, agreements = judge(quantised.model)
         gate(agreements)
     if measured is not None and abs(measured.threshold_logit - choice.threshold_logit) > SAME_THRESHOLD:
         log.warning(
@@ -363,10 +375,9 @@ def score_all(scorer: Scorer, sets: Sequence[EvaluationSet], step: Step, title: 
 def quantise_until_it_agrees(
     float_model: onnx.ModelProto,
     calibration: npt.NDArray[np.uint8],
-    reference: Sequence[Scored],
     as_float: Sequence[Scored],
-    validation: Sequence[EvaluationSet],
     bars: Sequence[Bar],
+    judge: Callable[[onnx.ModelProto], Judged],
     options: ExportOptions,
     step: Step,
 ) -> tuple[Quantised, Judged]:
@@ -406,7 +417,7 @@ def quantise_until_it_agrees(
         with step(f"bias correction ({method.name}, {len(keep)} layers in float)", _layers(model)) as advance:
             model = correct_biases(model, core, scaling, fit[:20], threads=options.threads, progress=advance)
             model = correct_logit(model, core, scaling, fit, threads=options.threads)
-        judged = _judge(model, reference, as_float, validation, bars, options, step)
+        judged = judge(model)
         as_int8, choice, agreements = judged
         how = f"ranges by {method.name} over {len(fit)} training tiles, biases and logit corrected" + (
             f", {len(keep)} layers in float ({', '.join(keep)})" if keep else ""
@@ -428,26 +439,6 @@ def quantise_until_it_agrees(
     if passed:
         return min(passed, key=lambda pair: pair[0])[1]
     raise min(refused, key=lambda pair: pair[0])[1]
-
-
-def _judge(
-    int8_model: onnx.ModelProto,
-    reference: Sequence[Scored],
-    as_float: Sequence[Scored],
-    validation: Sequence[EvaluationSet],
-    bars: Sequence[Bar],
-    options: ExportOptions,
-    step: Step,
-) -> Judged:
-    """Scores the validation sets by an 8-bit file, chooses the threshold for both files, and compares all three."""
-    as_int8 = score_all(OnnxScorer(int8_model, threads=options.threads), validation, step, "8 bit")
-    choice = choose([*as_float, *as_int8], bars)
-    agreements = [
-        compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
-        compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
-        compare(as_float, as_int8, ("fp32", "int8"), choice.threshold_logit),
-    ]
-    return as_int8, choice, agreements
 
 
 def _files_of(folder: Path) -> tuple[onnx.ModelProto, Quantised]:
