@@ -176,6 +176,19 @@ class StageConfig(Strict):
     recoloured: float = Field(
         default=0.3, ge=0, le=1, description="share of its tiles made paler, stronger in colour, tinted or grey"
     )
+    collaged: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the tiles of everyday photographs that are put together from several of them",
+    )
+    in_front: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the other tiles with an everyday thing in front (none where it could hide an unmarked "
+        "crack)",
+    )
     sources: dict[str, float] = Field(min_length=1, description="share of the tiles from each source")
     max_minutes: float | None = Field(
         default=None, gt=0, description="end the stage early; the learning rate follows. Makes a run unrepeatable"
@@ -189,9 +202,18 @@ class StageConfig(Strict):
 
     @model_validator(mode="after")
     def _varied_by_the_field_preset(self) -> StageConfig:
-        for name in ("turned", "recoloured"):
+        for name in ("turned", "recoloured", "collaged", "in_front"):
             if self.preset != "field" and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: is of the field preset, the stage has preset: {self.preset}")
+        return self
+
+    @model_validator(mode="after")
+    def _things_to_show(self) -> StageConfig:
+        from training.data.mixture import THINGS  # it reads torch
+
+        for name in ("collaged", "in_front"):
+            if getattr(self, name) > 0 and self.sources.get(THINGS, 0) == 0:
+                raise ValueError(f"{name}: shows everyday photographs, so sources must have some of {THINGS}")
         return self
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from training.data.omissions import UNSURE
 from training.data.published import PublishedPipeline, picture_side_px
 from training.data.sources import BOX, CRACK, JOINT, get_source
 from training.data.splits import indices_of, read_split
+from training.data.things import collage, put_in_front
 from training.data.tiles import kind_of
 from training.errors import DataError
 
@@ -34,6 +35,8 @@ Kind = Literal["crack", "joint", "plain"]
 TRIES: Final = 24
 MOST_TRIES: Final = 40 * TRIES
 SYNTHETIC: Final = "synthetic"
+THINGS: Final = "not-concrete"
+"""Data set whose photographs show everyday things: some of its tiles are put together, others get a thing in front."""
 TEXTURES: Final = ("metu-ccic", "uav75")
 """Data sets whose sound squares synthetic pictures are drawn on."""
 DONORS: Final = ("uav75", "uavcrack")
@@ -186,6 +189,15 @@ class SourceSampler:
                     return varied.tile, kind == "crack", None if (mask == BOX).any() else mask
         raise self._nothing_found(px)
 
+    def look(self, rng: Generator, side: int) -> Image:
+        """Cut a square [side, side, 3] out of any photograph, from a sixth of it to all, turned anyhow."""
+        whole = self._images.shape[1]
+        index = self.indices[int(rng.integers(len(self.indices)))]
+        crop_px = whole * log_uniform(rng, 0.16, 1.0)
+        x, y = rng.uniform(crop_px / 2, whole - crop_px / 2, 2)
+        view = View(float(x), float(y), crop_px, float(rng.uniform(0, 2 * np.pi)), mirrored=bool(rng.random() < 0.5))
+        return cut(self._images[index], view, side)
+
     def only(self, index: int) -> SourceSampler:
         """Return a sampler of one photograph."""
         return SourceSampler(self.photographs, [index], self.recipe)
@@ -284,6 +296,12 @@ class Mixture(Dataset[dict[str, Tensor]]):
         rows: which rows of each batch are drawn.
         turned: share of the tiles that the field preset turns freely.
         recoloured: share of the tiles whose colours it mixes.
+        collaged: share of the tiles of everyday photographs that are put together from several.
+        in_front: share of the other tiles in front of which an everyday thing is put, where the crack is marked or
+            there is none.
+
+    Raises:
+        DataError: everyday things are wanted, and there is no sampler of their photographs.
     """
 
     def __init__(
@@ -300,7 +318,11 @@ class Mixture(Dataset[dict[str, Tensor]]):
         rows: slice = slice(None),
         turned: float = TURNED,
         recoloured: float = RECOLOURED,
+        collaged: float = 0.0,
+        in_front: float = 0.0,
     ) -> None:
+        if (collaged > 0 or in_front > 0) and THINGS not in samplers:
+            raise DataError(f"collaged, in_front: need the photographs of {THINGS}; there are {', '.join(samplers)}")
         self._names = [name for name, weight in weights.items() if weight > 0]
         share = np.array([weights[name] for name in self._names])
         self._shares = share / share.sum()
@@ -311,6 +333,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
         self._appearance = Appearance("field" if preset == "field" else "none", seed, recoloured=recoloured)
         self._rotate = preset != "none"
         self._turned = turned
+        self._collaged, self._in_front = collaged, in_front
         self._key = (seed, stage)
         self._steps = steps
         self._rows = rows
@@ -340,6 +363,7 @@ class Mixture(Dataset[dict[str, Tensor]]):
                 tiles[row], label, mask = sampler.sample_published(rng, self._published, self._px)
             else:
                 tile, label, mask = sampler.sample(rng, self._px, rotate=self._rotate, turned=self._turned)
+                tile, mask = self._with_things(sampler.name, tile, mask, label=label, rng=rng)
                 tiles[row] = self._appearance(tile, rng)
             labels[row] = label
             if mask is not None:
@@ -353,6 +377,16 @@ class Mixture(Dataset[dict[str, Tensor]]):
             "cracks": torch.from_numpy(cracks),
             "source": torch.from_numpy(sources.astype(np.int64)),
         }
+
+    def _with_things(
+        self, source: str, tile: Image, mask: Image | None, *, label: bool, rng: Generator
+    ) -> tuple[Image, Image | None]:
+        """Make a collage of some everyday tiles, and put things in front of some others."""
+        share = self._collaged if source == THINGS else self._in_front
+        if share == 0 or rng.random() >= share or (label and mask is None):
+            return tile, mask  # a share of 0 draws nothing: the tile varies as it did before there were things
+        look = self._samplers[THINGS].look
+        return (collage(tile, look, rng), mask) if source == THINGS else put_in_front(tile, mask, look, rng)
 
 
 def load_samplers(

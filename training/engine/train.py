@@ -316,6 +316,8 @@ class Trainer:
             rows=rows,
             turned=stage.turned,
             recoloured=stage.recoloured,
+            collaged=stage.collaged,
+            in_front=stage.in_front,
         )
 
     def _batches(self, stage: StageConfig) -> DataLoader[dict[str, Tensor]]:
