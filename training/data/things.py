@@ -171,8 +171,10 @@ def _polygon(rng: Generator) -> NDArray[np.float64]:
         flat = float(rng.uniform(0.3, 1.0))
         points = np.array([[-1, -flat], [1, -flat], [1, flat], [-1, flat]])
         return _turned(points, float(rng.uniform(0, np.pi)) if rng.random() < 0.5 else 0.0)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 8))))
-    return rng.uniform(0.5, 1.2, len(angles))[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    number = int(rng.integers(3, 8))
+    angles = 2 * np.pi / number * (np.arange(number) + rng.uniform(-0.3, 0.3, number) + rng.random())
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.asarray(rng.uniform(0.5, 1.2, len(angles))[:, None] * corners, np.float64)
 
 
 def _bar(rng: Generator, side: int) -> Image:
@@ -193,7 +195,5 @@ def _bar(rng: Generator, side: int) -> Image:
 
 
 def _turned(points: NDArray[np.float64], angle_rad: float) -> NDArray[np.float64]:
-    turn: NDArray[np.float64] = np.array(
-        [[np.cos(angle_rad), np.sin(angle_rad)], [-np.sin(angle_rad), np.cos(angle_rad)]]
-    )
-    return points @ turn
+    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]), np.float64)
