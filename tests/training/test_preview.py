@@ -33,7 +33,7 @@ def page(data_root: Path, splits: Path, cache: Path, tmp_path_factory: pytest.Te
         {
             "data": {"root": data_root, "cache": cache, "splits": splits, "synthetic_count": 6},
             "out": tmp_path_factory.mktemp("preview"),
-            "sources": ["metu-ccic", "uav75", "synthetic"],
+            "sources": ["metu-ccic", "uav75", "not-concrete", "synthetic"],
             "photographs": 1,
             "variants": 2,
             "drawn": 3,
@@ -94,12 +94,14 @@ def test_a_set_added_by_configuration_is_shown_with_the_recipe_that_it_is_traine
     content = json.loads((tmp_path / "out/preview.json").read_text())
     assert content["recipes"]["bridge"]["zoom"] == [0.6, 1.5]
     assert (tmp_path / "out/presets-bridge.png").is_file()
+    assert not (tmp_path / "out/things.png").exists()  # there are no photographs of any
 
 
 def test_the_page_embeds_a_sheet_for_every_source_and_the_numbers_lie_beside_it(page: Path) -> None:
     names = {path.name for path in page.parent.glob("*.png")}
     assert names == {
-        "presets-metu-ccic.png", "presets-uav75.png", "presets-synthetic.png", "effects.png", "synthetic.png",
+        "presets-metu-ccic.png", "presets-uav75.png", "presets-not-concrete.png", "presets-synthetic.png",
+        "effects.png", "things.png", "synthetic.png",
     }  # fmt: skip
     assert page.read_text(encoding="utf-8").count("data:image/png") == len(names)
     assert all(read_image(page.parent / name).std() > 10 for name in names)

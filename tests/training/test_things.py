@@ -36,10 +36,15 @@ def samplers(data_root: Path, splits: Path, cache: Path) -> dict[str, SourceSamp
     return load_samplers(names, data_root, cache, splits, synthetic_count=2, seed=1)
 
 
-def drawn(samplers: dict[str, SourceSampler], names: list[str], **shares: float) -> dict[str, torch.Tensor]:
+def drawn(
+    samplers: dict[str, SourceSampler], names: list[str], *, collaged: float = 0.0, in_front: float = 0.0
+) -> dict[str, torch.Tensor]:
     """A batch without changes of light and blur, so that what is not covered stays as it was."""
     weights = dict.fromkeys(names, 1.0)
-    return Mixture(samplers, weights, px=96, batch=32, preset="none", seed=3, stage=0, steps=2, **shares)[1]
+    return Mixture(
+        samplers, weights, px=96, batch=32, preset="none", seed=3, stage=0, steps=2, collaged=collaged,
+        in_front=in_front,
+    )[1]  # fmt: skip
 
 
 def cracked_mask(value: int = CRACK) -> Image:
@@ -76,7 +81,7 @@ def test_things_are_rounded_cornered_and_bars_from_border_to_border() -> None:
 
 
 def test_a_collage_shows_several_looks_and_repeats_with_its_seed() -> None:
-    shades = []
+    shades: list[int] = []
 
     def numbered(_: Generator, side: int) -> Image:
         shades.append(10 * len(shades) % 250)

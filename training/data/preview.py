@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from training.config import Strict
 from training.data import augment
 from training.data.augment import Image, Preset, View
-from training.data.mixture import RECIPES, SYNTHETIC, Mixture, SourceSampler, load_samplers
+from training.data.mixture import RECIPES, SYNTHETIC, THINGS, Mixture, SourceSampler, load_samplers
 from training.data.omissions import UNSURE
 from training.data.published import published_transforms
 from training.data.sources import BOX, CRACK, JOINT, SOURCES, added_sources
@@ -142,13 +142,16 @@ def _preview(settings: PreviewSettings, step: Step) -> Path:
         relief=data.synthetic_relief,
         upright=data.synthetic_upright,
     )
-    with step("sheets", len(samplers) + 2 + settings.timing_rounds) as advance:
+    with step("sheets", len(samplers) + 3 + settings.timing_rounds) as advance:
         sheets = []
         for name, sampler in samplers.items():
             sheets.append(_preset_sheet(sampler, settings, settings.out / f"presets-{name}.png"))
             advance(1)
         effects = field_effects(samplers[settings.effects_source], settings.px, settings.seed)
         _effects_sheet(effects, settings.out / "effects.png")
+        advance(1)
+        if THINGS in samplers:
+            _things_sheet(samplers, settings, settings.out / "things.png")
         advance(1)
         if SYNTHETIC in samplers:
             _synthetic_sheet(samplers[SYNTHETIC], settings.drawn, settings.out / "synthetic.png")
@@ -178,6 +181,21 @@ def variants(sampler: SourceSampler, preset: Preset, *, px: int, count: int, see
     weights = {sampler.name: 1.0}
     samplers = {sampler.name: sampler}
     mixture = Mixture(samplers, weights, px=px, batch=count, preset=preset, seed=seed, stage=0, steps=1)
+    return _first_batch(mixture)
+
+
+def with_things(
+    samplers: dict[str, SourceSampler], name: str, *, px: int, count: int, seed: int
+) -> dict[str, NDArray[Any]]:
+    """Make a training batch of a source in which all that may be collages, or have things in front, are or have."""
+    mixture = Mixture(
+        samplers, {name: 1.0}, px=px, batch=count, preset="field", seed=seed, stage=0, steps=1, collaged=1.0,
+        in_front=1.0,
+    )  # fmt: skip
+    return _first_batch(mixture)
+
+
+def _first_batch(mixture: Mixture) -> dict[str, NDArray[Any]]:
     batch = mixture[0]
     return {
         "tiles": batch["tiles"].permute(0, 2, 3, 1).numpy(),
@@ -472,6 +490,24 @@ def _effects_sheet(effects: list[Effect], path: Path) -> None:
                 axes.text((place + 0.48) * step, strip.shape[0] * 1.01, caption, ha="center", va="top", fontsize=7)
 
 
+def _things_sheet(samplers: dict[str, SourceSampler], settings: PreviewSettings, path: Path) -> None:
+    columns, width = 2 * settings.variants, 14.0
+    names = [THINGS, *(name for name in samplers if name != THINGS)]
+    tile_in = width / columns
+    with figure(path, width_in=width, height_in=len(names) * (tile_in + 0.25) + 0.1) as drawn:
+        drawn.set_layout_engine("none")
+        grid = drawn.add_gridspec(len(names), 1, left=0.005, right=0.995, top=0.97, bottom=0.005, hspace=0.25)
+        for row, name in enumerate(names):
+            made = with_things(samplers, name, px=settings.px, count=columns, seed=settings.seed)
+            tiles = [_outlined(*pair) for pair in zip(made["tiles"], made["cracks"], strict=True)]
+            frames = [_CRACK_BGR if label else _JOINT_BGR for label in made["labels"]]
+            axes = drawn.add_subplot(grid[row, 0])
+            axes.imshow(_rgb(_strip(tiles, frames)), interpolation="antialiased")
+            axes.axis("off")
+            title = "collages" if name == THINGS else "things in front"
+            axes.set_title(f"{name}: {title}", fontsize=8, loc="left")
+
+
 def _synthetic_sheet(sampler: SourceSampler, count: int, path: Path) -> None:
     images, masks = sampler.photographs.images, sampler.photographs.masks
     if masks is None:
@@ -553,6 +589,13 @@ def _write(
             (Picture(settings.out / "effects.png", "Each effect at the ends and in the middle of its range."),),
         ),
     ]
+    if THINGS in samplers:
+        caption = (
+            "Everyday photographs put together, and things in front of the other sources' tiles. A stage's collaged "
+            "and in_front say how many tiles are made so; here all are that may be: a crack that nobody marked is "
+            "never covered, nor so much of one that the tile would be unsure. Frame: orange crack, blue sound."
+        )
+        sections.append(Section("Everyday things", (), (), (Picture(settings.out / "things.png", caption),)))
     if SYNTHETIC in samplers:
         caption = "Drawn pictures and their masks: orange crack, blue joint. Every second one is sound."
         sections.append(Section("Synthetic pictures", (), (), (Picture(settings.out / "synthetic.png", caption),)))
