@@ -299,6 +299,36 @@ def test_a_bundle_is_judged_anew_and_its_graphs_are_kept(
     assert float(stored) == moved.operating_point.threshold_p
 
 
+def test_a_bundle_that_is_judged_anew_can_keep_its_threshold_too(
+    arguments: list[str], command: typer.Typer, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        bars = (Bar("uav75", "crack", 0.5), Bar("uav75", "plain", 0.999))
+        patch.setattr(pipeline, "deciding_bars", lambda *_: bars)
+        assert CliRunner().invoke(command, arguments).exit_code == 0
+    flown, again = read_manifest(tmp_path / "opnet"), tmp_path / "again"
+    kept = [arguments[0], str(tmp_path / "opnet"), *arguments[2:], "--version", "0.1.1", "--keep-files"]
+    kept[kept.index("--out") + 1] = str(again)
+    assert CliRunner().invoke(command, kept).exit_code == 0
+    assert read_manifest(again).operating_point.threshold_p != flown.operating_point.threshold_p
+
+    done = CliRunner().invoke(command, [*kept, "--keep-threshold"])
+    assert done.exit_code == 0, done.output
+    new = read_manifest(again)
+    for name in ("threshold_p", "temperature", "bias", "fitted_on", "recall", "specificity"):
+        assert getattr(new.operating_point, name) == getattr(flown.operating_point, name), name
+    assert new.metrics == flown.metrics
+    assert new.operating_point.wanted.startswith("Threshold of opnet 0.1.0, kept. Of the stated bars ")
+    card = (again / "CARD.md").read_text()
+    assert "are those of opnet 0.1.0, too; over all validation tiles" in card
+    assert "the 8-bit file is made and the threshold chosen anew then" in card
+    assert "--keep-threshold" not in card
+
+    refused = CliRunner().invoke(command, [*arguments, "--keep-threshold"])
+    assert refused.exit_code == 2
+    assert "it needs --keep-files" in " ".join(refused.output.split())
+
+
 def test_only_files_that_are_there_and_whole_can_be_kept(
     arguments: list[str], command: typer.Typer, checkpoint: Path, tmp_path: Path
 ) -> None:

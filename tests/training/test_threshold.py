@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="needs the [training] extra")
 
 from training.evaluation.evaluate import parse_sets, role_of
-from training.evaluation.threshold import SLACK, Bar, Scored, ThresholdError, bars_for, choose, for_recall, rates_at
+from training.evaluation.threshold import (
+    SLACK,
+    Bar,
+    Scored,
+    ThresholdError,
+    at_threshold,
+    bars_for,
+    choose,
+    for_recall,
+    rates_at,
+)
 
 
 def scored(name: str, cracks: list[float], sound: list[float]) -> Scored:
@@ -101,6 +111,27 @@ def test_of_equally_good_thresholds_one_is_taken_on_which_the_files_agree() -> N
     chosen = choose([as_float, as_int8], [Bar("a", "recall", 0.5), Bar("a", "specificity", 0.5)])
     assert 0.2 < chosen.threshold_logit < 0.9
     assert np.array_equal(as_float.logits >= chosen.threshold_logit, as_int8.logits >= chosen.threshold_logit)
+
+
+@given(sets, st.floats(-25, 25))
+def test_a_threshold_that_is_kept_is_judged_as_a_chosen_one_is(
+    values: tuple[list[float], list[float], list[float], list[float]], other: float
+) -> None:
+    items = [scored("a", values[0], values[1]), scored("b", values[2], values[3])]
+    assert at_threshold(items, BARS, other).worst.used == pytest.approx(worst_share(items, other))
+    if len(np.unique(np.concatenate([item.logits for item in items]))) > 1:
+        chosen = choose(items, BARS)
+        assert at_threshold(items, BARS, chosen.threshold_logit) == chosen
+
+
+def test_a_kept_threshold_says_how_far_the_next_logits_lie_and_needs_a_bar() -> None:
+    item = scored("a", [2.0, 5.0], [-3.0])
+    assert at_threshold([item], BARS, 1.0).gap == 5.0
+    assert at_threshold([item], BARS, 9.0).gap == float("inf")
+    with pytest.raises(ThresholdError, match="none of the validation sets has a bar"):
+        at_threshold([scored("elsewhere", [1.0], [0.0])], BARS, 0.0)
+    with pytest.raises(ThresholdError, match="not finite"):
+        at_threshold([scored("a", [np.nan], [0.0])], BARS, 0.0)
 
 
 def test_a_dearer_bar_pulls_the_threshold_to_its_side() -> None:

@@ -77,6 +77,14 @@ def calibrate(scored: Sequence[Scored], *, folds: int = FOLDS, seed: int = 0) ->
     return Calibration(1.0, 0.0, before, after, kept=False)
 
 
+def carried_over(scored: Sequence[Scored], *, temperature: float, bias: float) -> Calibration:
+    """A calibration that was fitted before, and what it does for the negative log-likelihood of all these tiles."""
+    logits, labels, weights, _ = _joined(scored, FOLDS, 0)
+    total = float(weights.sum())
+    before, after = (_loss(logits, labels, weights, *fitted) / total for fitted in ((1.0, 0.0), (temperature, bias)))
+    return Calibration(temperature, bias, before, after, kept=(temperature, bias) != (1.0, 0.0))
+
+
 def held_out_p(scored: Sequence[Scored], *, folds: int = FOLDS, seed: int = 0) -> Floats:
     """For each tile (all sets joined) the probability by a fit on the other groups: how well a fit does on new ones.
 

@@ -167,13 +167,11 @@ def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
     Raises:
         ThresholdError: if no bar applies, or only one side is asked for (then always or never would be best).
     """
-    applied = [(bar, item) for bar in bars for item in scored if item.name == bar.set and item.of_kind(bar.kind).any()]
+    applied = _applied(scored, bars)
     sides = {bool(item.labels[item.of_kind(bar.kind)][0]) for bar, item in applied}
     if sides != {True, False}:
         raise ThresholdError("a threshold needs validation sets with cracks and validation sets without")
-    logits = np.unique(np.concatenate([item.logits for item in scored]))
-    if not np.isfinite(logits).all():
-        raise ThresholdError("the model gave a logit that is not finite")
+    logits = _logits(scored)
     if len(logits) < 2:
         raise ThresholdError("the model gives every tile the same logit")
     candidates = (logits[1:] + logits[:-1]) / 2
@@ -187,16 +185,22 @@ def choose(scored: Sequence[Scored], bars: Sequence[Bar]) -> Choice:
     near = near[differing == differing.min()]
     # lexsort takes its last key as the first: worst share, second worst, ..., then the widest gap
     best = int(near[np.lexsort((-gaps[near], *ranked[::-1, near]))[0]])
-    results = tuple(
-        BarResult(
-            bar,
-            float(_rate(item, bar.kind, candidates[[best]])[0]),
-            float(used[row, best]),
-            int(item.of_kind(bar.kind).sum()),
-        )
-        for row, (bar, item) in enumerate(applied)
-    )
-    return Choice(float(candidates[best]), float(gaps[best]), results)
+    return Choice(float(candidates[best]), float(gaps[best]), _results(applied, float(candidates[best])))
+
+
+def at_threshold(scored: Sequence[Scored], bars: Sequence[Bar], threshold_logit: float) -> Choice:
+    """What a threshold that was chosen before comes to; sets and bars as for `choose`.
+
+    Raises:
+        ThresholdError: if no bar applies, or a logit is not finite.
+    """
+    applied = _applied(scored, bars)
+    if not applied:
+        raise ThresholdError("none of the validation sets has a bar")
+    logits = _logits(scored)
+    place = int(np.searchsorted(logits, threshold_logit, side="left"))
+    gap = float(logits[place] - logits[place - 1]) if 0 < place < len(logits) else float("inf")
+    return Choice(threshold_logit, gap, _results(applied, threshold_logit))
 
 
 def for_recall(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_], wanted: float) -> float:
@@ -226,6 +230,33 @@ def rates_at(
     """The share of each kind of tile (see `Bar`) that is judged rightly, as far as the set has such tiles."""
     at = np.asarray([threshold_logit])
     return {kind: float(_rate(item, kind, at)[0]) for kind in kinds if item.of_kind(kind).any()}
+
+
+def _applied(scored: Sequence[Scored], bars: Sequence[Bar]) -> list[tuple[Bar, Scored]]:
+    """Each bar with each scoring of its set."""
+    return [(bar, item) for bar in bars for item in scored if item.name == bar.set and item.of_kind(bar.kind).any()]
+
+
+def _logits(scored: Sequence[Scored]) -> npt.NDArray[np.float64]:
+    """All logits, each once, in order.
+
+    Raises:
+        ThresholdError: one is not finite.
+    """
+    logits = np.unique(np.concatenate([item.logits for item in scored]))
+    if not np.isfinite(logits).all():
+        raise ThresholdError("the model gave a logit that is not finite")
+    return logits
+
+
+def _results(applied: Sequence[tuple[Bar, Scored]], threshold_logit: float) -> tuple[BarResult, ...]:
+    """What each bar comes to at a threshold."""
+    found = []
+    for bar, item in applied:
+        value = rates_at(item, threshold_logit, [bar.kind])[bar.kind]
+        used = bar.weight * (1 - value) / (1 - bar.wanted)
+        found.append(BarResult(bar, value, used, int(item.of_kind(bar.kind).sum())))
+    return tuple(found)
 
 
 def _disagreements(scored: Sequence[Scored], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -68,6 +68,7 @@ class CardFacts:
         limit: at most so many tiles of each set were used; None means all.
         lineage: knows the runs that the weights rest on.
         run: the key there of the run that made them.
+        kept_from: the release whose threshold and calibration stay; None: both were chosen by these figures.
     """
 
     facts: Mapping[str, Any]
@@ -85,6 +86,7 @@ class CardFacts:
     run: str
     limit: int | None = None
     measured: Measured | None = None
+    kept_from: str | None = None
 
 
 def render(card: CardFacts) -> str:
@@ -147,6 +149,21 @@ def threshold_rule(choice: Choice, validation: Sequence[str]) -> str:
         f"{whose}, float and 8-bit file; decided by {worst.bar.set} {worst.bar.kind} "
         f"({100 * worst.value:.1f} % of wanted {100 * worst.bar.wanted:.1f} %, share {worst.used:.2f}). "
         f"Missed cracks count {RECALL_WEIGHT:g} times; pictures with a mere trace of one have no say."
+    )
+
+
+def kept_threshold(choice: Choice, release: str) -> str:
+    """Where a threshold comes from that was not chosen by these figures, in two sentences for manifest and card.
+
+    Args:
+        choice: what it comes to now.
+        release: name and version of the bundle that it was chosen for.
+    """
+    worst = choice.worst
+    return (
+        f"Threshold of {release}, kept. Of the stated bars {worst.bar.set} {worst.bar.kind} uses the largest share of "
+        f"its allowed error by these validation sets ({100 * worst.value:.1f} % of wanted "
+        f"{100 * worst.bar.wanted:.1f} %, share {worst.used:.2f}), missed cracks counting {RECALL_WEIGHT:g} times."
     )
 
 

@@ -38,6 +38,9 @@ def export_command(
     keep_files: Annotated[
         bool, typer.Option("--keep-files", help="Of a bundle: keep both graphs, choose the threshold and judge anew.")
     ] = False,
+    keep_threshold: Annotated[
+        bool, typer.Option("--keep-threshold", help="With --keep-files: keep threshold and calibration, too.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime and PyTorch.")] = 1,
     default: Annotated[
         bool, typer.Option("--default", help="Make it the bundle that is taken when none is named.")
@@ -70,6 +73,7 @@ def export_command(
         limit=limit,
         threads=threads,
         keep_files=keep_files,
+        keep_threshold=keep_threshold,
         default=default,
         robustness=robustness,
         command=f"crack-training {shlex.join(sys.argv[1:])}",

@@ -18,7 +18,7 @@ from training.data.dataset import EVALUATION_SETS, PUBLISHED, EvaluationSet, eva
 from training.data.mixture import RECIPES, SYNTHETIC, load_samplers
 from training.data.sources import SOURCES, added_sources
 from training.engine.device import cpu_flags
-from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, reliability
+from training.evaluation.calibration import Bin, Calibration, balanced_weights, calibrate, carried_over, reliability
 from training.evaluation.evaluate import (
     OnnxScorer,
     Scorer,
@@ -30,10 +30,10 @@ from training.evaluation.evaluate import (
     score,
     thin,
 )
-from training.evaluation.threshold import Bar, Choice, Scored, bars_for, choose, deciding_bars, rates_at
+from training.evaluation.threshold import Bar, Choice, Scored, at_threshold, bars_for, choose, deciding_bars, rates_at
 from training.export.benchmark import interleaved_s
-from training.export.bundle import Manifest, read_manifest, read_model, update_index, write_bundle
-from training.export.card import CardFacts, Pair, Speed, render, threshold_rule
+from training.export.bundle import Manifest, OperatingPoint, read_manifest, read_model, update_index, write_bundle
+from training.export.card import CardFacts, Pair, Speed, kept_threshold, render, threshold_rule
 from training.export.lineage import (
     LINEAGE,
     data_of,
@@ -76,6 +76,7 @@ ARCHITECTURES: Final = {
     "vgg16": "VGG-16",
 }
 KEEP_FILES: Final = "--keep-files"
+KEEP_THRESHOLD: Final = "--keep-threshold"
 SAME_THRESHOLD: Final = 0.05
 """Logits by which the threshold of a robustness sweep may differ from the one that flies without a word about it."""
 
@@ -104,6 +105,7 @@ class ExportOptions:
         resamples: of the bootstrap.
         keep_files: the checkpoint is a bundle whose graphs stay as they are: they are judged anew, threshold and
             calibration are chosen anew.
+        keep_threshold: these stay, too; then only figures, card and manifest are new.
         default: whether the bundle becomes the index's default.
         robustness: `robustness.json` of these weights; gates and the band of ground sampling distances come from it.
         command: what was typed; the card names it as the way to repeat the export.
@@ -125,6 +127,7 @@ class ExportOptions:
     resamples: int = 1000
     seed: int = 1
     keep_files: bool = False
+    keep_threshold: bool = False
     default: bool = False
     robustness: Path | None = None
     command: str | None = None
@@ -151,11 +154,15 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
 
     Raises:
         CheckpointError, DataError: what is needed cannot be read.
-        ExportError: the net cannot be exported, or files are to be kept and there are none.
+        ExportError: the net cannot be exported, or files are to be kept and there are none, or a threshold without
+            its files.
         ParityError: the files do not judge as the net; nothing was written.
     """
     content, net = open_checkpoint(checkpoint)
+    if options.keep_threshold and not options.keep_files:
+        raise ExportError(f"{KEEP_THRESHOLD} keeps the threshold of files that stay; it needs {KEEP_FILES}")
     kept = _files_of(checkpoint) if options.keep_files else None
+    flown = read_manifest(checkpoint) if options.keep_threshold else None
     lineage, run = trace(content, read_lineage(options.lineage))
     measured = (
         None if options.robustness is None else read_robustness(options.robustness, name=options.name, content=content)
@@ -169,13 +176,20 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     trained_on = {row["name"] for row in content.get("data", [])}
     bars = bars_for(options.name)
     deciding = deciding_bars(bars, trained_on)
+
+    def decide(scored: Sequence[Scored]) -> Choice:
+        """Choose the threshold, or see what the one that flies comes to."""
+        if flown is None:
+            return choose(scored, deciding)
+        return at_threshold(scored, deciding, _logit_of(flown.operating_point))
+
     # No way of rounding mends a float file that is wrong: refuse before the long part.
-    gate([compare(reference, as_float, ("torch", "fp32"), choose(reference, deciding).threshold_logit)])
+    gate([compare(reference, as_float, ("torch", "fp32"), decide(reference).threshold_logit)])
 
     def judge(int8_model: onnx.ModelProto) -> Judged:
         """Score the validation sets by an 8-bit file, choose the threshold for both files, and compare all three."""
         as_int8 = score_all(OnnxScorer(int8_model, threads=options.threads), validation, step, "8 bit")
-        choice = choose([*as_float, *as_int8], deciding)
+        choice = decide([*as_float, *as_int8])
         agreements = [
             compare(reference, as_float, ("torch", "fp32"), choice.threshold_logit),
             compare(reference, as_int8, ("torch", "int8"), choice.threshold_logit),
@@ -200,7 +214,11 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             choice.threshold_logit,
         )
     speed = _speed(float_model, quantised.model, step)
-    calibrated = calibrate(as_int8)
+    calibrated = (
+        calibrate(as_int8)
+        if flown is None
+        else carried_over(as_int8, temperature=flown.operating_point.temperature, bias=flown.operating_point.bias)
+    )
     pairs = _pairs(float_model, quantised.model, as_float, as_int8, options, step)
     results = [
         result(pair.int8, pair.split, choice.threshold_logit, resamples=options.resamples, seed=options.seed)
@@ -224,11 +242,17 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
         **({} if measured is None else {"quality": measured.quality}),
         "default_file": "int8",
         "operating_point": {
-            "threshold_p": calibrated.p_crack(choice.threshold_logit),
+            "threshold_p": calibrated.p_crack(choice.threshold_logit)
+            if flown is None
+            else flown.operating_point.threshold_p,
             "temperature": calibrated.temperature,
             "bias": calibrated.bias,
-            "fitted_on": "validation: " + ", ".join(f"{item.name} ({len(item.labels)})" for item in as_int8),
-            "wanted": threshold_rule(choice, [item.name for item in validation]),
+            "fitted_on": "validation: " + ", ".join(f"{item.name} ({len(item.labels)})" for item in as_int8)
+            if flown is None
+            else flown.operating_point.fitted_on,
+            "wanted": threshold_rule(choice, [item.name for item in validation])
+            if flown is None
+            else kept_threshold(choice, f"{flown.name} {flown.version}"),
             "recall": pooled_recall,
             "specificity": agreements[-1].specificity_other,
         },
@@ -274,6 +298,7 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
             run=run,
             limit=options.limit,
             measured=measured,
+            kept_from=None if flown is None else f"{flown.name} {flown.version}",
         )
     )
     manifest = write_bundle(
@@ -290,6 +315,11 @@ def export(checkpoint: Path, options: ExportOptions, step: Step) -> Manifest:
     released = lineage.with_release(f"{manifest.name} {manifest.version}", run, manifest.files["fp32"].sha256)
     write_lineage(folder / LINEAGE, released)
     return manifest
+
+
+def _logit_of(point: OperatingPoint) -> float:
+    """The raw logit from which on a bundle says crack."""
+    return float(np.log(point.threshold_p / (1 - point.threshold_p)) - point.bias) * point.temperature
 
 
 def gsd_basis(trained: set[str]) -> str:
@@ -313,7 +343,7 @@ def export_commands(typed: str, name: str, robustness: Path | None) -> list[str]
 
     They say how to make it from a run, so nothing of how files of a bundle were kept.
     """
-    words = [word for word in shlex.split(typed) if word != KEEP_FILES]
+    words = [word for word in shlex.split(typed) if word not in {KEEP_FILES, KEEP_THRESHOLD}]
     typed = shlex.join(words)
     place = next((index for index, word in enumerate(words) if word.split("=")[0] == "--robustness"), None)
     if robustness is None or place is None:
@@ -326,7 +356,10 @@ def export_commands(typed: str, name: str, robustness: Path | None) -> list[str]
 def _stands_for(bundle: Path, content: Mapping[str, Any], options: ExportOptions) -> str:
     """The comment that says which checkpoint a bundle was in the command."""
     told = f"# best.pt or final.pt of that run, whichever is of step {content.get('step')}, for {bundle}"
-    return told + ("; the 8-bit file is made anew then" if options.keep_files else "")
+    anew = (["the 8-bit file is made"] if options.keep_files else []) + (
+        ["the threshold chosen"] if options.keep_threshold else []
+    )
+    return told + (f"; {' and '.join(anew)} anew then" if anew else "")
 
 
 def architecture(name: str, net: CellClassifier) -> str:
