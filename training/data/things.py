@@ -29,7 +29,7 @@ SPREAD: Final = (0.12, 0.7)
 IN_FRONT: Final = (0.2, 0.75)
 """Size of a thing in front of concrete."""
 BAR_PX: Final = (9.0, 60.0)
-"""Width of poles, pipes, strips and stems on a tile of 224 px: three times a wide crack and more."""
+"""Width of poles, pipes, strips and stems on a tile of 224 px: wider than the cracks that a drone sees."""
 PATTERN_CHANCE: Final = 0.2
 """Share of the things that show a woven, striped or spotted pattern instead of a photograph."""
 SHADOW_CHANCE: Final = 0.5
