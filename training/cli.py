@@ -38,6 +38,7 @@ COMMAND_MODULES: Final = (
     "training.evaluation.robustness_command",
     "training.evaluation.explain_command",
     "training.evaluation.hypotheses_command",
+    "training.evaluation.candidates_command",
     "training.study.command",
     "training.export.commands",
     "training.journal.command",
