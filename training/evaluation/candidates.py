@@ -166,7 +166,7 @@ def draw_shares(candidates: Sequence[Candidate], path: Path) -> None:
         axes.set_xlim(left=-0.03)
         axes.set_yticks(range(len(rows)), [" ".join(row) for row in rows])
         axes.set_xlabel("share of the allowed error that is used up, missed cracks counting more (1: the bar)")
-        drawn.legend(loc="outside upper center", ncols=min(3, len(candidates)), fontsize=8)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=min(3, len(candidates)), fontsize=8)
 
 
 def _one_view(item: Scored, view: int, views: int) -> Scored:

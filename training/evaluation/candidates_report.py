@@ -86,32 +86,29 @@ def _standing(found: Sequence[Candidate], areas: Sequence[str], apart: Sequence[
         "net",
         "threshold (logit)",
         "worst share",
-        "the next",
         "bars missed",
-        *(f"AUROC {name}" for name in areas),
+        "mean area",
+        f"above {found[0].label}, points",
     ]
-    headings += ["their mean", f"more than {found[0].label}, points"]
     rows = []
     for item, more in zip(found, [None, *apart], strict=True):
-        worst = item.bars[:2]
         missed = [_bar(row) for row in item.bars if row.value < row.bar.wanted]
         rows.append(
             [
                 item.label,
                 f"{item.choice.threshold_logit:+.2f}",
-                *(f"{row.used:.2f} ({_bar(row)})" for row in worst),
-                *(["–"] if len(worst) < 2 else []),
+                f"{item.bars[0].used:.2f} ({_bar(item.bars[0])})",
                 ", ".join(missed) or "none",
-                *(f"{100 * item.areas[name]:.1f}" for name in areas),
                 f"{100 * sum(item.areas[name] for name in areas) / len(areas):.2f}" if areas else "–",
                 "–" if more is None else _points(more),
+                *(f"{100 * item.areas[name]:.1f}" for name in areas),
             ]
         )
     note = (
         "In brackets the 95 % interval of the difference, photographs drawn with replacement, the same for both nets. "
         "One that holds 0 says that these photographs do not tell the two apart."
     )
-    return Table(headings, rows, note)
+    return Table([*headings, *(f"AUROC {name}" for name in areas)], rows, note)
 
 
 def _each_bar(found: Sequence[Candidate]) -> Table:
