@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 TRAINING := .venv-training
 OUT ?= flights
+WORKERS ?= 2
 .DEFAULT_GOAL := help
 
 .PHONY: help demo browser test test-agent test-training lint bench setup setup-training clean python-present
@@ -59,7 +60,7 @@ test-agent: $(VENV)/.dev  ## the tests of what flies
 	$(VENV)/bin/pytest -m "not training"
 
 test-training: $(TRAINING)/.dev  ## the tests of the training package
-	$(TRAINING)/bin/pytest -m training tests/training
+	OMP_NUM_THREADS=1 $(TRAINING)/bin/pytest -m training tests/training -n $(WORKERS) --dist loadscope
 
 bench: $(VENV)/.dev  ## speed, as ratios within one run
 	$(VENV)/bin/python bench/run.py
